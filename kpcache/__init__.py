@@ -1,0 +1,38 @@
+"""kpcache: fresh, never-used key pairs, made ahead of need.
+
+How the parts meet (arrows of import point down this list only):
+
+- ``cli/``      the ``kpcache`` command: parses arguments, prints for people and programs.
+- ``daemon/``   the trio program that serves: ``main`` reads as its life (start, ready, serve, drain,
+                stop); ``server`` moves bytes, ``dispatcher`` answers requests, ``stock`` keeps the
+                ready sets, ``supervisor`` keeps the worker processes.
+- ``worker/``   the programs that the daemon starts, plain and blocking: ``shard`` holds pairs and
+                answers draws, ``maker`` makes and checks them in the idle scheduling class.
+- ``keyring/``  the embedded KMS: local keys, and the blobs that they wrap.
+- ``client/``   what applications import: the blocking client and key loading.
+- ``core/``     the rules, without I/O, clock or randomness: specs, the wire protocol, the life of a
+                pair, refill, restart, limits, the blob format.
+- ``errors``    one tree of errors for all of them; it says who must act.
+
+Read next: ``daemon/main.py`` (a life of the program), then ``core/pool.py`` (the life of a pair).
+
+Importing this package loads nothing else: the worker programs live in it and must stay small, and the
+client names below are loaded at first use.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kpcache.client import Client, load_private_key
+
+__version__ = "0.1.0"
+__all__ = ["Client", "__version__", "load_private_key"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the client names at first use (PEP 562)."""
+    if name in ("Client", "load_private_key"):
+        import kpcache.client
+
+        return getattr(kpcache.client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
