@@ -101,7 +101,7 @@ def associated_data(header: bytes, context: Mapping[str, str]) -> bytes:
 
 
 def parse(blob: bytes) -> Envelope:
-    """Take a blob apart. Raises ``InvalidCiphertextException`` where length, magic or version are not ours."""
+    """Take a blob apart. Raises ``InvalidCiphertextException`` if length, magic or version are not ours."""
     if not HEADER_BYTES + TAG_BYTES < len(blob) <= MAX_BLOB_BYTES or blob[:5] != MAGIC + VERSION:
         raise InvalidCiphertextException
     return Envelope(

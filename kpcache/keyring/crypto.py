@@ -32,7 +32,7 @@ def require_support() -> None:
         AESGCMSIV(bytes(MATERIAL_BYTES))
     except UnsupportedAlgorithm as error:
         raise ConfigError(
-            "keyring: cryptography is built with an OpenSSL older than 3.2, which has no AES-GCM-SIV; install "
+            "keyring: cryptography uses an OpenSSL older than 3.2, which has no AES-GCM-SIV; install "
             "its own wheel: pip install --force-reinstall --only-binary cryptography cryptography"
         ) from error
 

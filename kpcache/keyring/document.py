@@ -1,0 +1,175 @@
+"""What the keyring file says: keys, their materials, aliases; between records and bytes, without files.
+
+The file is one JSON object: ``format`` "kpcache keyring", ``version`` 1, ``content``, and ``checksum``,
+the SHA-256 in hex of the content as JSON with sorted keys, no spaces, ASCII only. The checksum finds
+damage; it does not keep out someone who can write the file. Content:
+
+- ``keys``: a list of ``key_id`` (UUID), ``state`` (KMS's KeyState), ``created_s``, ``deletion_s`` (null
+  unless PendingDeletion), ``description`` and ``materials``; times are Unix seconds.
+- ``materials``: a list of ``material_id`` (64 hex digits), ``created_s``, ``secret`` (32 bytes, base64).
+  Oldest first, never empty; the last one wraps, all of them open.
+- ``aliases``: an object from ``alias/NAME`` to the id of a key.
+
+Fields that are not known are refused: the next write would lose them. A change that an older kpcache
+must not touch raises the version.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from kpcache.keyring import crypto, names
+
+FORMAT: Final = "kpcache keyring"
+VERSION: Final = 1
+STATES: Final = frozenset({"Enabled", "Disabled", "PendingDeletion"})
+T = TypeVar("T")
+
+
+class DocumentError(Exception):
+    """The bytes are not a keyring that this version can read. The message says where, and shows no value."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Material:
+    """One secret of a key: 32 bytes; ``material_id`` is ``crypto.material_id`` of it. No representation."""
+
+    material_id: str
+    created_s: float
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """One key as stored. ``materials`` is never empty, oldest first; the last one wraps."""
+
+    key_id: str
+    state: str
+    created_s: float
+    deletion_s: float | None
+    description: str
+    materials: tuple[Material, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The whole keyring. Every alias names a key that is there."""
+
+    keys: tuple[KeyRecord, ...]
+    aliases: Mapping[str, str]
+
+
+def encode(document: Document) -> bytes:
+    """The bytes of the file, ASCII, ending in a newline. They hold the secrets in clear."""
+    content = {
+        "keys": [_key_as_json(key) for key in document.keys],
+        "aliases": dict(document.aliases),
+    }
+    file = {"format": FORMAT, "version": VERSION, "checksum": _checksum(content), "content": content}
+    return json.dumps(file, indent=1).encode("ascii") + b"\n"
+
+
+def decode(data: bytes) -> Document:
+    """The keyring in the bytes of a file. Raises ``DocumentError``."""
+    try:
+        file = json.loads(data)
+    except (ValueError, RecursionError):
+        # From None: a JSONDecodeError carries the whole document, secrets included.
+        raise DocumentError("it is not JSON") from None
+    if not isinstance(file, dict) or file.get("format") != FORMAT:
+        raise DocumentError("it is not a kpcache keyring")
+    if file.get("version") != VERSION:
+        raise DocumentError(f"it is not of version {VERSION}, the only one that this kpcache reads")
+    content = _field(file, "content", dict, "")
+    if _field(file, "checksum", str, "") != _checksum(content):
+        raise DocumentError("its checksum does not match: it is damaged, or was edited by hand")
+    _only(content, {"keys", "aliases"}, "content")
+    records = _field(content, "keys", list, "content")
+    keys = tuple(_key_from_json(item, f"content.keys[{index}]") for index, item in enumerate(records))
+    aliases: dict[str, Any] = _field(content, "aliases", dict, "content")
+    ids = {key.key_id for key in keys}
+    if len(ids) != len(keys):
+        raise DocumentError("content.keys names a key twice")
+    if not ids.issuperset(map(str, aliases.values())):
+        raise DocumentError("content.aliases names a key that is not there")
+    return Document(keys, aliases)
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def _key_as_json(key: KeyRecord) -> dict[str, Any]:
+    materials = [
+        {
+            "material_id": material.material_id,
+            "created_s": material.created_s,
+            "secret": base64.b64encode(material.secret).decode("ascii"),
+        }
+        for material in key.materials
+    ]
+    return {
+        "key_id": key.key_id,
+        "state": key.state,
+        "created_s": key.created_s,
+        "deletion_s": key.deletion_s,
+        "description": key.description,
+        "materials": materials,
+    }
+
+
+def _key_from_json(item: object, where: str) -> KeyRecord:
+    fields = _only(item, {"key_id", "state", "created_s", "deletion_s", "description", "materials"}, where)
+    key_id = _field(fields, "key_id", str, where)
+    if not names.is_key_id(key_id):
+        raise DocumentError(f"{where}.key_id is not a UUID")
+    state = _field(fields, "state", str, where)
+    if state not in STATES:
+        raise DocumentError(f"{where}.state is not one of {', '.join(sorted(STATES))}")
+    pending = state == "PendingDeletion"
+    if pending is (fields["deletion_s"] is None):
+        raise DocumentError(f"{where}.deletion_s does not fit the state")
+    items = _field(fields, "materials", list, where)
+    materials = tuple(_material(entry, key_id, f"{where}.materials[{n}]") for n, entry in enumerate(items))
+    if not materials:
+        raise DocumentError(f"{where}.materials is empty")
+    return KeyRecord(
+        key_id=key_id,
+        state=state,
+        created_s=_field(fields, "created_s", float, where),
+        deletion_s=_field(fields, "deletion_s", float, where) if pending else None,
+        description=_field(fields, "description", str, where),
+        materials=materials,
+    )
+
+
+def _material(item: object, key_id: str, where: str) -> Material:
+    fields = _only(item, {"material_id", "created_s", "secret"}, where)
+    try:
+        secret = base64.b64decode(_field(fields, "secret", str, where), validate=True)
+    except ValueError:
+        raise DocumentError(f"{where}.secret is not base64") from None
+    if len(secret) != crypto.MATERIAL_BYTES:
+        raise DocumentError(f"{where}.secret does not have {crypto.MATERIAL_BYTES} bytes")
+    name = _field(fields, "material_id", str, where)
+    if name != crypto.material_id(secret, key_id):
+        raise DocumentError(f"{where}.material_id is not the one of this secret under this key")
+    return Material(name, _field(fields, "created_s", float, where), secret)
+
+
+def _only(item: object, names: set[str], where: str) -> dict[str, Any]:
+    """The object, if it has exactly these fields."""
+    if not isinstance(item, dict) or item.keys() != names:
+        raise DocumentError(f"{where} does not have exactly the fields {', '.join(sorted(names))}")
+    return item
+
+
+def _field(fields: dict[str, Any], name: str, kind: type[T], where: str) -> T:
+    value = fields.get(name)
+    if type(value) is not kind:
+        raise DocumentError(f"{where}.{name}".lstrip(".") + f" is not of type {kind.__name__}")
+    return value

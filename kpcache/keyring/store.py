@@ -1,0 +1,155 @@
+"""The life of the keyring file: read with its permissions checked, written whole or not at all.
+
+The file is the only way to open every blob ever made, so it is never half-written and never used before
+it is durable: temporary, fsync, rename, fsync of the folder. The next start may find a file whose writer
+was killed between the last two steps; hence ``read`` syncs both before it returns.
+
+One daemon at a time works here: it holds the lock on ``lock`` in the same folder, which is not taken here.
+"""
+
+import contextlib
+import errno
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from kpcache.errors import ConfigError
+
+FILE_NAME: Final = "keyring.json"
+TEMPORARY_NAME: Final = "keyring.json.new"
+LOCK_NAME: Final = "lock"
+# 16 MiB: some 20,000 keys. A limit, so that a wrong file is told and not read into memory whole.
+_MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+_NOT_REGULAR: Final = "is not a regular file; remove it and restore the keyring from its backup"
+
+
+class Store:
+    """The state folder, held open so that each step works on the same one. Use as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the folder. Raises ``ConfigError`` where it isn't one, or others may change what is in it."""
+        self.path = folder / FILE_NAME
+        self._folder = folder
+        with _naming(folder):
+            self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                _check_owner_and_mode(os.fstat(self._fd), folder, forbidden=0o022, cure="go-w")
+            except ConfigError:
+                self.close()
+                raise
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def strangers(self) -> list[str]:
+        """What lies in the folder besides the lock and a temporary that a killed writer left, sorted."""
+        with _naming(self._folder):
+            return sorted(set(os.listdir(self._fd)) - {LOCK_NAME, TEMPORARY_NAME})
+
+    def read(self) -> bytes | None:
+        """The file's bytes, durable by now; None if there is no such file.
+
+        Raises ``ConfigError`` for a file that is no regular one, is owned by another user than ours
+        or root, is open to group or others in any way, or cannot be read.
+        """
+        # O_NONBLOCK: opening a FIFO planted here would wait for a writer.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with _naming(self.path):
+            try:
+                fd = os.open(FILE_NAME, flags, dir_fd=self._fd)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise ConfigError(f"{self.path}: {_cure(error, self.path)}") from error
+            try:
+                status = os.fstat(fd)
+                if not stat.S_ISREG(status.st_mode):
+                    raise ConfigError(f"{self.path}: {_NOT_REGULAR}")
+                _check_owner_and_mode(status, self.path, forbidden=0o077, cure="600")
+                data = _read_all(fd, status.st_size, self.path)
+                os.fsync(fd)
+                os.fsync(self._fd)
+            finally:
+                os.close(fd)
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Put a whole, durable file in place, mode 0600. Raises ``ConfigError``; then the old state stands.
+
+        Only where the last step fails, the sync of the folder, the new file is there and may be lost
+        with the machine's power: nothing may be wrapped under what is in it until ``read`` has returned it.
+        """
+        with _naming(self.path):
+            self._remove_temporary()
+            try:
+                self._write_temporary(data)
+                os.rename(TEMPORARY_NAME, FILE_NAME, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._remove_temporary()
+                raise
+            os.fsync(self._fd)
+
+    def _write_temporary(self, data: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(TEMPORARY_NAME, flags, mode=0o600, dir_fd=self._fd)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _remove_temporary(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(TEMPORARY_NAME, dir_fd=self._fd)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn an OSError into a ConfigError that names the path and the system's reason."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+
+
+def _cure(error: OSError, path: Path) -> str:
+    """Why the file could not be opened, and what helps."""
+    quoted = shlex.quote(str(path))
+    if error.errno == errno.ELOOP:
+        return "is a symbolic link, which is not followed; put the file itself here"
+    if error.errno == errno.EACCES:
+        uid = os.geteuid()
+        return f"not readable for us (uid {uid}); run as root: chown {uid} {quoted} && chmod 600 {quoted}"
+    return _NOT_REGULAR if error.errno == errno.ENXIO else os.strerror(error.errno or 0)
+
+
+def _check_owner_and_mode(status: os.stat_result, path: Path, *, forbidden: int, cure: str) -> None:
+    quoted, uid, mode = shlex.quote(str(path)), os.geteuid(), stat.S_IMODE(status.st_mode)
+    if status.st_uid not in (uid, 0):
+        raise ConfigError(
+            f"{path}: owned by uid {status.st_uid}, neither ours ({uid}) nor root; "
+            f"run as root: chown {uid} {quoted}"
+        )
+    if mode & forbidden:
+        raise ConfigError(f"{path}: mode {mode:04o} lets other users in; run: chmod {cure} {quoted}")
+
+
+def _read_all(fd: int, size: int, path: Path) -> bytes:
+    if size > _MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: {size} bytes are more than any keyring has; restore it from its backup")
+    chunks = []
+    while chunk := os.read(fd, 1 << 20):
+        chunks.append(chunk)
+    return b"".join(chunks)
