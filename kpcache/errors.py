@@ -21,7 +21,9 @@ class KpcacheError(Exception):
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str = "", *, reason: str | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, reason: str | None = None, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason
@@ -116,7 +118,7 @@ class DryRunOperationException(CallerError):
 
 
 class KMSInvalidStateException(CallerError):
-    """The key, or the daemon (reason ``not_issuing``), is in a state that forbids this; SDKs do not retry it."""
+    """The key, or the daemon (reason ``not_issuing``), is in a state that forbids this; SDKs do not retry."""
 
 
 class ThrottlingException(BusyError):

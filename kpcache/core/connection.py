@@ -1,0 +1,116 @@
+"""One client's connection as a state machine without I/O: bytes in, events out.
+
+    connection.feed(data)
+    event = connection.next_event()     # Request, NEED_DATA, PAUSED or Broken
+
+The shell answers each ``Request`` with ``answer`` or ``refuse`` and sends the bytes they return, in any
+order; replies are matched by msgid. States: open until the first broken message, broken for ever
+after. Nothing behind a broken message is ever read: the buffer goes with the decoder.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from kpcache.core.limits import Limits
+from kpcache.core.wire import Request, Scanner, WireError, decode, encode_error, encode_result
+from kpcache.errors import KpcacheError, ValidationException
+
+
+class Signal(Enum):
+    """What stops ``next_event`` from returning a request."""
+
+    NEED_DATA = "need data"  # feed more
+    PAUSED = "paused"  # too many requests in flight: answer some, read nothing till then
+
+
+NEED_DATA: Final = Signal.NEED_DATA
+PAUSED: Final = Signal.PAUSED
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A connection's last event: send ``farewell`` (may be empty), then close. ``reason`` is for the log."""
+
+    reason: str
+    farewell: bytes
+
+
+class Connection:
+    """The protocol state of one connection. Not thread-safe; the shell that owns it calls it."""
+
+    __slots__ = ("_broken", "_buffer", "_in_flight", "_limits", "_scanner", "notifications")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._buffer = bytearray()
+        self._scanner = Scanner(limits.max_message_bytes)
+        self._in_flight: set[int] = set()
+        self._broken: Broken | None = None
+        self.notifications = 0  # counted, never acted on
+
+    @property
+    def in_flight(self) -> int:
+        """Requests read and not yet answered."""
+        return len(self._in_flight)
+
+    @property
+    def is_mid_message(self) -> bool:
+        """Whether bytes are at hand that begin a message: while so, the message's one deadline runs."""
+        return bool(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        """Take received bytes. At most one read's worth beyond one message is ever kept."""
+        if self._broken is None:
+            self._buffer += data
+
+    def next_event(self) -> Request | Signal | Broken:
+        """The next thing to act on. After ``Broken`` it returns the same ``Broken`` for ever."""
+        if self._broken is not None:
+            return self._broken
+        try:
+            while True:
+                if len(self._in_flight) >= self._limits.max_in_flight_per_connection:
+                    return PAUSED
+                message = self._next_message()
+                if message is not None:
+                    return message
+                self.notifications += 1
+        except WireError as error:
+            return self._break(error)
+
+    def _next_message(self) -> Request | Signal | None:
+        """A request, NEED_DATA, or None for a notification."""
+        buffer = self._buffer
+        end = self._scanner.scan(buffer)
+        if end is None:
+            return NEED_DATA
+        request = decode(bytes(buffer[:end]))
+        if request is not None:
+            if request.msgid in self._in_flight:
+                # Two answers with one msgid could not be told apart, so the connection ends here.
+                raise WireError("a msgid in flight was used again")
+            self._in_flight.add(request.msgid)
+        del buffer[:end]
+        self._scanner = Scanner(self._limits.max_message_bytes)
+        return request
+
+    def _break(self, error: WireError) -> Broken:
+        farewell = b""
+        address = self._scanner.address(self._buffer)
+        # An address already in flight belongs to the earlier request: its caller must not be misled.
+        if address is not None and address not in self._in_flight:
+            farewell = encode_error(address, ValidationException(str(error)).to_wire())
+        self._broken = Broken(str(error), farewell)
+        self._buffer = bytearray()
+        return self._broken
+
+    def answer(self, msgid: int, result: dict[str, Any]) -> bytes:
+        """The bytes of a successful response; the msgid may be used again after this."""
+        self._in_flight.remove(msgid)
+        return encode_result(msgid, result)
+
+    def refuse(self, msgid: int, error: KpcacheError) -> bytes:
+        """The bytes of an error response; the msgid may be used again after this."""
+        self._in_flight.remove(msgid)
+        return encode_error(msgid, error.to_wire())

@@ -1,0 +1,34 @@
+"""When a worker that ended may be started again: at once after an honest life, later and later otherwise."""
+
+from dataclasses import dataclass
+
+# A process that lived this long was healthy: its end starts a new count of failures.
+HEALTHY_LIFE_S = 10.0
+FIRST_DELAY_S = 0.25
+MAX_DELAY_S = 30.0
+# So many failures in a row are shown as "failed": an operator should read the reason.
+FAILED_AFTER = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``delay_s`` until the next start; ``failures`` in a row so far (pass it to the next decision)."""
+
+    delay_s: float
+    failures: int
+
+    @property
+    def state(self) -> str:
+        """The worker's state while it waits for its restart."""
+        return "failed" if self.failures >= FAILED_AFTER else "backoff"
+
+
+def decide(failures: int, lived_s: float) -> Verdict:
+    """The first death is answered at once, each quick one after it with twice the delay, up to 30 s.
+
+    It never gives up for good: the cause (a full process table, an upgrade half done) may pass while
+    nobody watches, and one start every 30 s costs nothing.
+    """
+    failures = 1 if lived_s >= HEALTHY_LIFE_S else failures + 1
+    delay_s = 0.0 if failures == 1 else min(FIRST_DELAY_S * 2 ** (failures - 2), MAX_DELAY_S)
+    return Verdict(delay_s, failures)
