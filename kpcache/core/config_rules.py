@@ -1,0 +1,135 @@
+"""What a single setting may be: rules that turn a TOML value into ours, or say what would be right."""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+Rule = Callable[[object], T]
+
+# sun_path has 108 bytes with its closing zero (unix(7)). admin.sock lies beside the socket.
+_MAX_SOCKET_PATH_BYTES = 107
+_ADMIN_SOCKET = "admin.sock"
+# AliasNameType of the KMS service model: ^alias/[a-zA-Z0-9/_-]+$, at most 256; alias/aws/ is AWS's own.
+_ALIAS = re.compile(r"alias/(?!aws/)[a-zA-Z0-9/_-]{1,250}\Z")
+
+
+class Unfit(Exception):
+    """The value does not fit; the text completes "must be ..."; a ``ConfigError`` results."""
+
+
+def integer(low: int, high: int) -> Rule[int]:
+    """A whole number, both ends included. True and false are no numbers here."""
+
+    def rule(value: object) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise Unfit(f"a whole number from {low} to {high}")
+        return value
+
+    return rule
+
+
+def auto_or_integer(low: int, high: int) -> Rule[int]:
+    """As ``integer``; "auto" becomes 0, for the loader to resolve."""
+    number = integer(low, high)
+
+    def rule(value: object) -> int:
+        if value == "auto":
+            return 0
+        try:
+            return number(value)
+        except Unfit as unfit:
+            raise Unfit(f'"auto" or {unfit}') from None
+
+    return rule
+
+
+def seconds(low: float, high: float) -> Rule[float]:
+    """A finite number of seconds, both ends included."""
+
+    def rule(value: object) -> float:
+        if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
+            raise Unfit(f"a number of seconds from {low:g} to {high:g}")
+        return float(value)  # type: ignore[arg-type]
+
+    return rule
+
+
+def one_of(*choices: str) -> Rule[str]:
+    def rule(value: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise Unfit("one of " + ", ".join(f'"{choice}"' for choice in choices))
+        return value
+
+    return rule
+
+
+def boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise Unfit("true or false")
+    return value
+
+
+def text(value: object) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > 256:
+        raise Unfit("a string of at most 256 printable characters")
+    return value
+
+
+def strings(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise Unfit("a list of strings")
+    return tuple(value)
+
+
+def folder(value: object) -> Path:
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value or ".." in value.split("/"):
+        raise Unfit("an absolute path without ..")
+    return Path(value)
+
+
+def socket(value: object) -> Path:
+    path = folder(value)
+    longest = max(len(str(path).encode()), len(str(path.parent / _ADMIN_SOCKET).encode()))
+    if longest > _MAX_SOCKET_PATH_BYTES:
+        raise Unfit(f"a path of at most {_MAX_SOCKET_PATH_BYTES} bytes: the kernel takes no longer one")
+    if path.name in ("", _ADMIN_SOCKET):
+        raise Unfit(f"the path of a file that is not {_ADMIN_SOCKET}, which is put beside it")
+    return path
+
+
+def mode(value: object) -> int:
+    """File permissions in octal digits. A string, since a bare 660 would be decimal."""
+    if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
+        raise Unfit('octal permissions in quotes, as in "0660"')
+    return int(value, 8)
+
+
+def alias(value: object) -> str:
+    if not isinstance(value, str) or not _ALIAS.match(value):
+        raise Unfit('"alias/" and a name of letters, digits, "/", "_", "-" (not "alias/aws/...")')
+    return value
+
+
+def listen(value: object) -> str:
+    """ADDRESS:PORT with a numeric address (a name could resolve to several), or empty for none."""
+    unfit = Unfit('an address and a port, as in "127.0.0.1:9743" or "[::1]:9743", or "" for none')
+    if not isinstance(value, str):
+        raise unfit
+    if not value:
+        return value
+    host, _, port = value.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        raise unfit from None
+    if (
+        (address.version == 6) != bracketed
+        or not re.fullmatch("[0-9]{1,5}", port)
+        or not 0 < int(port) < 65536
+    ):
+        raise unfit
+    return value
