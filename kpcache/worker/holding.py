@@ -1,0 +1,78 @@
+"""The pairs of one shard: unrecorded until the daemon's verdict, then held, and forgotten when drawn.
+
+Not a table of states: the daemon keeps the life of every pair (``core/pool``). This is where the bytes are.
+"""
+
+from collections import deque
+from typing import Final, NamedTuple
+
+# Well under a frame's limit (core/pipe), so that a batch always fits one frame.
+_MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
+
+
+class HeldPair(NamedTuple):
+    """One pair as it travels in a batch. ``serial`` is unique within one shard process."""
+
+    serial: int
+    generation: int
+    private: bytes
+    public: bytes
+    digest: bytes
+
+    def __repr__(self) -> str:
+        return f"<HeldPair {self.serial}>"
+
+
+class HoldingError(Exception):
+    """The daemon spoke of a pair that is not waiting for its verdict: a defect on its side."""
+
+
+class Holding:
+    """A pair is in exactly one place: unrecorded, held, or gone."""
+
+    def __init__(self) -> None:
+        self._next_serial = 1
+        self._sequence = 0
+        self._unrecorded: dict[int, tuple[str, HeldPair]] = {}
+        self._held: dict[str, deque[HeldPair]] = {}
+
+    def add(self, spec: str, generation: int, private: bytes, public: bytes, digest: bytes) -> int:
+        """Take in a sound pair, not to be drawn before ``record``; returns its serial number."""
+        serial = self._next_serial
+        self._next_serial += 1
+        self._unrecorded[serial] = (spec, HeldPair(serial, generation, private, public, digest))
+        return serial
+
+    def record(self, serials: list[int]) -> None:
+        """The pairs are recorded and now held. Raises ``HoldingError``."""
+        for serial in serials:
+            spec, pair = self._take_unrecorded(serial)
+            self._held.setdefault(spec, deque()).append(pair)
+
+    def refuse(self, serials: list[int]) -> None:
+        """The pairs are refused: forget them. Raises ``HoldingError``."""
+        for serial in serials:
+            self._take_unrecorded(serial)
+
+    def _take_unrecorded(self, serial: int) -> tuple[str, HeldPair]:
+        try:
+            return self._unrecorded.pop(serial)
+        except (KeyError, TypeError) as error:
+            raise HoldingError("a verdict on a pair that waits for none") from error
+
+    def draw(self, spec: str, count: int) -> tuple[int, list[HeldPair]]:
+        """Forget the oldest ``count`` held pairs, or as many as there are, and return them with the
+        batch's sequence number, which is one above the last batch's.
+
+        They are gone from here before the caller can write a byte of them: whatever happens to the
+        batch then, no later one can hold them again.
+        """
+        held = self._held.get(spec, deque())
+        batch: list[HeldPair] = []
+        room = _MAX_BATCH_BYTES
+        while held and len(batch) < count and room > 0:
+            pair = held.popleft()
+            room -= len(pair.private) + len(pair.public)
+            batch.append(pair)
+        self._sequence += 1
+        return self._sequence, batch

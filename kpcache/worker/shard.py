@@ -1,0 +1,224 @@
+"""A shard: holds its part of every pool, answers draws at once, starts and ends the makers that fill it.
+
+Its stdin is a socket pair to the daemon; when that ends, so do its makers and then itself. It ignores
+SIGTERM and SIGINT, which reach it when someone stops the whole group: the daemon decides when it stops.
+One thread, one loop; nothing in it waits for a maker.
+
+Daemon to shard: ``["init", {"shard", "tag_key", "scheduling", "generation"}]`` first, once; then
+``["start_maker", maker]``, ``["make", maker, order, spec, count]``, ``["verdict", [serial, ...],
+[serial, ...]]`` (recorded, refused), ``["draw", draw, spec, count]``.
+
+Shard to daemon: ``["ready"]``; ``["maker", maker, "up" | "lost", pid, reason]``; ``["made", maker, order,
+spec, [[serial, [tag, ...]], ...], keygen_s]``; ``["unsound", maker, order, spec, count, reason]``;
+``["done", maker, order]``; ``["batch", draw, sequence, spec, [[serial, generation, private, public,
+digest], ...]]`` with as many pairs as were held, at most those asked for.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from kpcache.core.pipe import FrameReader, PipeError, encode
+from kpcache.worker import process
+from kpcache.worker.crew import Maker, Order
+from kpcache.worker.holding import Holding, HoldingError
+
+_RECEIVE_BYTES: Final = 65536
+# How long a stopping shard waits for its killed makers, so that none is left behind; they take
+# milliseconds, but a kill may have to wait its turn on a busy machine (process.kill).
+_REAP_TIMEOUT_S: Final = 0.8
+EXIT_DEFECT: Final = 4
+
+
+class DaemonGoneError(Exception):
+    """The pipe to the daemon has ended."""
+
+
+class DefectError(Exception):
+    """The daemon said something that it never should; nothing it says can be trusted."""
+
+
+class Shard:
+    """The loop of one shard process."""
+
+    def __init__(self, daemon: socket.socket) -> None:
+        self._daemon = daemon
+        self._reader = FrameReader()
+        self._selector = selectors.DefaultSelector()
+        self._holding = Holding()
+        self._makers: dict[int, Maker] = {}
+        self._maker_init: list[Any] = []  # empty until the daemon's init has come
+        self._restart: set[int] = set()
+        self._watch(daemon.fileno(), self._read_daemon)
+
+    def run(self) -> None:
+        """Serve until the daemon is gone. Raises ``DaemonGoneError`` or, for a defect, ``DefectError``."""
+        while True:
+            # The daemon's descriptor is 0 and sorts first: a draw does not wait for what makers sent.
+            for key, _ in sorted(self._selector.select(), key=lambda event: event[0].fd):
+                # An earlier call of this round may have closed it, and even opened another by its number.
+                if self._selector.get_map().get(key.fd) is key:
+                    key.data()
+
+    def stop(self) -> None:
+        """End all makers and reap them."""
+        with selectors.DefaultSelector() as ended:
+            for maker in self._makers.values():
+                maker.end()
+                ended.register(maker.pidfd, selectors.EVENT_READ, maker)
+            while ended.get_map() and (events := ended.select(_REAP_TIMEOUT_S)):
+                for key, _ in events:
+                    ended.unregister(key.fd)
+                    key.data.reap()
+
+    def _watch(self, fd: int, callback: Callable[[], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, callback)
+
+    def _tell(self, *message: Any) -> None:
+        try:
+            self._daemon.sendall(encode(list(message)))
+        except ConnectionError as error:
+            raise DaemonGoneError from error
+
+    # The daemon's side
+
+    def _read_daemon(self) -> None:
+        try:
+            data = self._daemon.recv(_RECEIVE_BYTES)
+        except ConnectionError as error:
+            raise DaemonGoneError from error
+        if not data:
+            raise DaemonGoneError
+        for message in self._reader.feed(data):
+            if not self._maker_init:
+                self._init(message)
+            else:
+                self._obey(message)
+
+    def _init(self, message: list[Any]) -> None:
+        match message:
+            case [
+                "init",
+                {"tag_key": bytes(tag_key), "scheduling": scheduling, "generation": int(generation)},
+            ]:
+                self._maker_init = ["init", tag_key, process.parse_scheduling(scheduling), generation]
+                self._tell("ready")
+            case _:
+                raise DefectError("the first message is no init")
+
+    def _obey(self, message: list[Any]) -> None:
+        match message:
+            case ["draw", int(draw), str(spec), int(count)]:
+                # Forgotten by the shard when this returns, and only then written.
+                sequence, batch = self._holding.draw(spec, count)
+                self._tell("batch", draw, sequence, spec, batch)
+            case ["verdict", list(recorded), list(refused)]:
+                self._holding.record(recorded)
+                self._holding.refuse(refused)
+            case ["make", int(number), int(order), str(spec), int(count)]:
+                maker = self._makers.get(number)
+                if maker is not None:  # else it has ended, and the daemon has been or will be told
+                    maker.give(Order(order, spec, count))
+            case ["start_maker", int(number)]:
+                self._start_maker(number)
+            case _:
+                raise DefectError("a message that a shard does not know")
+
+    # The makers' side
+
+    def _start_maker(self, number: int) -> None:
+        if number in self._makers:  # one that still runs goes first
+            self._restart.add(number)
+            self._makers[number].end("restarted")
+            return
+        try:
+            maker = Maker(number, self._maker_init)
+        except OSError as error:
+            self._tell("maker", number, "lost", 0, f"cannot be started: {error.strerror}")
+            return
+        self._makers[number] = maker
+        self._watch(maker.pipe.fileno(), lambda: self._read_maker(maker))
+        self._watch(maker.stderr, lambda: self._read_stderr(maker))
+        self._watch(maker.pidfd, lambda: self._bury(maker))
+
+    def _read_maker(self, maker: Maker) -> None:
+        for message in maker.receive() or ():
+            self._relay(maker, message)
+        if maker.ending:
+            self._selector.unregister(maker.pipe.fileno())
+
+    def _relay(self, maker: Maker, message: list[Any]) -> None:
+        """Pass on what a maker says, if it makes sense; a maker that talks nonsense is ended."""
+        if maker.ending:
+            return
+        match message:
+            case ["made", order, str(spec), list(pairs), float(keygen_s)] if all(map(_is_pair, pairs)):
+                if maker.account(order, spec, len(pairs)):
+                    kept = [[self._holding.add(spec, *pair[:4]), pair[4]] for pair in pairs]
+                    self._tell("made", maker.number, order, spec, kept, keygen_s)
+            case ["unsound", order, str(spec), int(count), str(reason)]:
+                if maker.account(order, spec, count):
+                    self._tell("unsound", maker.number, order, spec, count, reason)
+            case ["done", int(order)] if maker.finish(order):
+                self._tell("done", maker.number, order)
+            case ["ready"]:
+                self._tell("maker", maker.number, "up", maker.pid, "")
+            case _:
+                maker.end("said something that a shard does not know")
+
+    def _read_stderr(self, maker: Maker) -> None:
+        if not maker.read_stderr():
+            self._selector.unregister(maker.stderr)
+
+    def _bury(self, maker: Maker) -> None:
+        """It has ended: take what it still sent, then forget it."""
+        while (messages := maker.receive()) is not None:
+            for message in messages:
+                self._relay(maker, message)
+        for fd in (maker.pipe.fileno(), maker.stderr, maker.pidfd):
+            if fd in self._selector.get_map():
+                self._selector.unregister(fd)
+        del self._makers[maker.number]
+        self._tell("maker", maker.number, "lost", maker.pid, maker.reap())
+        if maker.number in self._restart:
+            self._restart.remove(maker.number)
+            self._start_maker(maker.number)
+
+
+def _is_pair(pair: Any) -> bool:
+    match pair:
+        case [int(), bytes(), bytes(), bytes(), list(tags)]:
+            return all(isinstance(tag, bytes) for tag in tags)
+        case _:
+            return False
+
+
+def main() -> int:
+    """Exit status: 0 the daemon is gone, 3 it cannot run here, 4 a defect; the reason is on stderr."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.chdir("/")  # its makers start there
+    shard: Shard | None = None
+    try:
+        process.protect("kpcache-shard")
+        shard = Shard(socket.socket(fileno=0))
+        shard.run()
+    except DaemonGoneError:
+        return 0
+    except process.StartError as error:
+        print(error, file=sys.stderr)
+        return process.EXIT_CANNOT_START
+    except (DefectError, HoldingError, PipeError) as error:
+        print(error, file=sys.stderr)
+        return EXIT_DEFECT
+    finally:
+        if shard is not None:
+            shard.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
