@@ -20,7 +20,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from kpcache.core.pipe import FrameReader, PipeError, encode
 from kpcache.worker import process
@@ -55,7 +55,7 @@ class Shard:
         self._restart: set[int] = set()
         self._watch(daemon.fileno(), self._read_daemon)
 
-    def run(self) -> None:
+    def run(self) -> NoReturn:
         """Serve until the daemon is gone. Raises ``DaemonGoneError`` or, for a defect, ``DefectError``."""
         while True:
             # The daemon's descriptor is 0 and sorts first: a draw does not wait for what makers sent.
@@ -190,11 +190,15 @@ class Shard:
 
 
 def _is_pair(pair: Any) -> bool:
-    match pair:
-        case [int(), bytes(), bytes(), bytes(), list(tags)]:
-            return all(isinstance(tag, bytes) for tag in tags)
-        case _:
-            return False
+    if not isinstance(pair, list) or len(pair) != 5:
+        return False
+    generation, *parts, tags = pair
+    return (
+        isinstance(generation, int)
+        and all(isinstance(part, bytes) for part in parts)
+        and isinstance(tags, list)
+        and all(isinstance(tag, bytes) for tag in tags)
+    )
 
 
 def main() -> int:
