@@ -1,0 +1,149 @@
+"""The keyring file's bytes: what is read back, and what is refused, without ever showing a secret."""
+
+import base64
+import hashlib
+import json
+import os
+import traceback
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kpcache.keyring import crypto, document
+from kpcache.keyring.document import Document, DocumentError, KeyRecord, Material
+
+times = st.floats(min_value=0, max_value=4e9)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> KeyRecord:
+    key_id = str(uuid.UUID(bytes=draw(st.binary(min_size=16, max_size=16)), version=4))
+    state = draw(st.sampled_from(sorted(document.STATES)))
+    secrets = draw(st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=3))
+    materials = tuple(Material(crypto.material_id(item, key_id), draw(times), item) for item in secrets)
+    deletion_s = draw(times) if state == "PendingDeletion" else None
+    return KeyRecord(key_id, state, draw(times), deletion_s, draw(st.text(max_size=9)), materials)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Document:
+    keys = draw(st.lists(records(), min_size=1, max_size=3, unique_by=lambda key: key.key_id))
+    names = draw(st.lists(st.from_regex(r"alias/[a-z]{1,5}", fullmatch=True), unique=True, max_size=4))
+    return Document(tuple(keys), {name: draw(st.sampled_from(keys)).key_id for name in names})
+
+
+SECRET = os.urandom(32)
+KEY_ID = str(uuid.UUID(bytes=os.urandom(16), version=4))
+MATERIAL = Material(crypto.material_id(SECRET, KEY_ID), 1.0, SECRET)
+GOOD = document.encode(
+    Document((KeyRecord(KEY_ID, "Enabled", 1.0, None, "", (MATERIAL,)),), {"alias/kpcache": KEY_ID})
+)
+
+
+def refusal(data: bytes) -> str:
+    """The message; neither it nor the whole traceback shows the secret."""
+    with pytest.raises(DocumentError) as caught:
+        document.decode(data)
+    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__dict__)
+    for form in (base64.b64encode(SECRET).decode(), SECRET.hex(), repr(SECRET)):
+        assert form not in told
+    return str(caught.value)
+
+
+def changed(change: Callable[[dict[str, Any]], object], *, seal: bool = True) -> bytes:
+    """The good file with its content changed; with ``seal``, under a checksum that fits."""
+    file = json.loads(GOOD)
+    change(file["content"])
+    if seal:
+        canonical = json.dumps(file["content"], sort_keys=True, separators=(",", ":"))
+        file["checksum"] = hashlib.sha256(canonical.encode()).hexdigest()
+    return json.dumps(file).encode()
+
+
+@settings(deadline=None)
+@given(documents())
+def test_what_was_written_is_read(content: Document) -> None:
+    assert document.decode(document.encode(content)) == content
+
+
+def test_every_damaged_byte_is_found() -> None:
+    """A flip may leave JSON that means the same (in its white space): then nothing is lost."""
+    good = document.decode(GOOD)
+    found = 0
+    for offset in range(len(GOOD)):
+        damaged = bytearray(GOOD)
+        damaged[offset] ^= 1
+        try:
+            assert document.decode(bytes(damaged)) == good
+        except DocumentError:
+            found += 1
+    assert found > 0.8 * len(GOOD)
+
+
+@pytest.mark.parametrize("size", range(0, len(GOOD) - 1, 7))
+def test_a_part_of_a_file_is_refused(size: int) -> None:
+    assert refusal(GOOD[:size]) == "it is not JSON"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"\xff", "it is not JSON"),
+        (b"[" * 100_000, "it is not JSON"),
+        (b"[]", "it is not a kpcache keyring"),
+        (b'{"format": "another"}', "it is not a kpcache keyring"),
+        (GOOD.replace(b'"version": 1', b'"version": 2'), "it is not of version 1, the only one"),
+        (GOOD.replace(b'"checksum"', b'"check"'), "checksum is not of type str"),
+        (GOOD.replace(b'"content"', b'"contents"'), "content is not of type dict"),
+        (changed(lambda content: content["aliases"].clear(), seal=False), "its checksum does not match"),
+    ],
+)
+def test_a_file_that_is_not_this_versions_keyring(data: bytes, told: str) -> None:
+    assert told in refusal(data)
+
+
+def _key(content: dict[str, Any]) -> Any:
+    return content["keys"][0]
+
+
+def _material(content: dict[str, Any]) -> Any:
+    return content["keys"][0]["materials"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda content: content.update(grants=[]), "content does not have exactly the fields"),
+        (lambda content: content.update(keys={}), "content.keys is not of type list"),
+        (lambda content: content.update(aliases=[]), "content.aliases is not of type dict"),
+        (lambda content: content["aliases"].update({"alias/x": "nobody"}), "a key that is not there"),
+        (lambda content: content["aliases"].update({"alias/x": None}), "a key that is not there"),
+        (lambda content: content["keys"].append(_key(content)), "names a key twice"),
+        (lambda content: content["keys"].append(7), "keys[1] does not have exactly the fields"),
+        (lambda content: _key(content).update(policy=""), "keys[0] does not have exactly the fields"),
+        (lambda content: _key(content).update(key_id="KEY"), "keys[0].key_id is not a UUID"),
+        (lambda content: _key(content).update(state="Gone"), "keys[0].state is not one of Disabled, Enabled"),
+        (lambda content: _key(content).update(created_s="1"), "keys[0].created_s is not of type float"),
+        (lambda content: _key(content).update(created_s=True), "keys[0].created_s is not of type float"),
+        (lambda content: _key(content).update(deletion_s=1.0), "deletion_s does not fit the state"),
+        (lambda content: _key(content).update(state="PendingDeletion"), "deletion_s does not fit the state"),
+        (lambda content: _key(content).update(materials=[]), "keys[0].materials is empty"),
+        (lambda content: _material(content).pop("created_s"), "materials[0] does not have exactly"),
+        (lambda content: _material(content).update(secret="*"), "materials[0].secret is not base64"),
+        (lambda content: _material(content).update(secret="AAAA"), "secret does not have 32 bytes"),
+        (lambda content: _material(content).update(material_id="0" * 64), "is not the one of this secret"),
+    ],
+)
+def test_content_out_of_order_is_named(change: Callable[[dict[str, Any]], object], told: str) -> None:
+    assert told in refusal(changed(change))
+
+
+def test_a_secret_moved_to_another_key_is_found() -> None:
+    """Its blobs could not be opened: the material's id is bound to the key's."""
+    other = str(uuid.UUID(int=7))
+    moved = changed(lambda content: (_key(content).update(key_id=other), content["aliases"].clear()))
+    assert "is not the one of this secret under this key" in refusal(moved)

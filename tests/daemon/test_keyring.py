@@ -1,0 +1,219 @@
+"""The keyring's file: made once, durable before use, whole or absent after a kill, closed to others."""
+
+import os
+import shlex
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from kpcache.errors import ConfigError
+from kpcache.keyring import Keyring, crypto
+
+ALIAS = "alias/kpcache"
+FILE, TEMPORARY = "keyring.json", "keyring.json.new"
+
+
+def open_keyring(folder: Path, create: Any = "if_empty", alias: str = ALIAS) -> Keyring:
+    return Keyring.open(folder, create=create, default_alias=alias)
+
+
+def refusal(folder: Path, create: Any = "if_empty", alias: str = ALIAS) -> str:
+    with pytest.raises(ConfigError) as caught:
+        open_keyring(folder, create, alias)
+    return caught.value.message
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A state folder, with a space in its path and the daemon's lock in it."""
+    made = tmp_path / "state folder"
+    made.mkdir(mode=0o700)
+    (made / "lock").touch()
+    return made
+
+
+@pytest.fixture
+def kept(folder: Path) -> bytes:
+    """A blob of the keyring that is in the folder already."""
+    ring = open_keyring(folder)
+    return ring.encrypt(ring.resolve(ALIAS), b"private", {})
+
+
+def test_a_first_start_makes_a_keyring_that_later_starts_read(folder: Path) -> None:
+    ring = Keyring.open(folder, create="if_empty", default_alias=ALIAS, now=lambda: 1700000000)
+    key = ring.resolve(ALIAS)
+    blob = ring.encrypt(key, b"private", {"app": "billing"})
+    again = open_keyring(folder, "never")
+    assert again.resolve(key.arn) == key
+    assert again.decrypt(blob, {"app": "billing"}).plaintext == b"private"
+    assert again.describe(key)["CreationDate"] == 1700000000.0
+    assert stat.S_IMODE((folder / FILE).stat().st_mode) == 0o600
+    assert sorted(os.listdir(folder)) == [FILE, "lock"]
+
+
+def test_two_keyrings_share_nothing(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    first, second = open_keyring(folder).resolve(ALIAS), open_keyring(other).resolve(ALIAS)
+    assert first.key_id != second.key_id
+    assert first.material_id != second.material_id
+
+
+def test_ids_and_secrets_come_from_the_urandom_given(folder: Path) -> None:
+    drawn: list[bytes] = []
+
+    def urandom(size: int) -> bytes:
+        drawn.append(os.urandom(size))
+        return drawn[-1]
+
+    ring = Keyring.open(folder, create="if_empty", default_alias=ALIAS, urandom=urandom)
+    assert [len(item) for item in drawn] == [16, 32]
+    key = ring.resolve(ALIAS)
+    assert crypto.material_id(drawn[1], key.key_id) == key.material_id
+
+
+def test_a_left_over_temporary_does_not_count_as_state(folder: Path) -> None:
+    (folder / TEMPORARY).write_text("half of a keyr")
+    open_keyring(folder)
+    assert sorted(os.listdir(folder)) == [FILE, "lock"]
+
+
+def test_no_keyring_is_made_where_that_is_not_wanted(folder: Path) -> None:
+    told = refusal(folder, "never")
+    assert 'keyring.create is "never"' in told
+    assert "restore keyring.json from its backup" in told
+    assert os.listdir(folder) == ["lock"]
+
+
+def test_no_keyring_is_made_beside_other_state(folder: Path) -> None:
+    """The keyring was lost: a new one would hide it, and open nothing."""
+    (folder / "ledger.db").touch()
+    told = refusal(folder)
+    assert "it holds ledger.db" in told
+    assert "restore keyring.json from its backup" in told
+    assert sorted(os.listdir(folder)) == ["ledger.db", "lock"]
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none") == f"{tmp_path / 'none'}: No such file or directory"
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_damaged_keyring_is_neither_used_nor_replaced(folder: Path) -> None:
+    damaged = (folder / FILE).read_bytes().replace(b"Enabled", b"Disable")
+    (folder / FILE).write_bytes(damaged)
+    told = refusal(folder)
+    assert "its checksum does not match" in told
+    assert "restore it from its backup, and do not delete it" in told
+    assert (folder / FILE).read_bytes() == damaged
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_default_alias_that_the_keyring_lacks(folder: Path) -> None:
+    assert refusal(folder, alias="alias/other").endswith("has no alias/other; its aliases: alias/kpcache")
+
+
+@pytest.mark.parametrize("alias", ["kpcache", "alias/", "alias/aws/kms", "alias/a b", "alias/a\n"])
+def test_a_default_alias_that_none_can_have(folder: Path, alias: str) -> None:
+    assert "keyring.default_alias" in refusal(folder, alias=alias)
+
+
+def test_an_openssl_without_gcm_siv_is_refused_with_the_cure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(_: bytes) -> None:
+        raise UnsupportedAlgorithm("AES-GCM-SIV")
+
+    monkeypatch.setattr(crypto, "AESGCMSIV", unsupported)
+    assert "pip install --force-reinstall --only-binary cryptography cryptography" in refusal(folder)
+    assert os.listdir(folder) == ["lock"]
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("mode", [0o601, 0o602, 0o604, 0o610, 0o620, 0o640, 0o660])
+def test_a_file_open_to_others_is_refused_until_the_cure_is_run(folder: Path, mode: int) -> None:
+    (folder / FILE).chmod(mode)
+    told = refusal(folder)
+    assert f"mode 0{mode:o} lets other users in" in told
+    cure = told.partition("run: ")[2]
+    assert cure == f"chmod 600 {shlex.quote(str(folder / FILE))}"
+    subprocess.run(["/bin/sh", "-c", cure], check=True)
+    open_keyring(folder)
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("mode", [0o720, 0o702])
+def test_a_folder_in_which_others_could_replace_the_file_is_refused(folder: Path, mode: int) -> None:
+    folder.chmod(mode)
+    told = refusal(folder)
+    assert told.endswith(f"run: chmod go-w {shlex.quote(str(folder))}")
+    subprocess.run(["/bin/sh", "-c", told.partition("run: ")[2]], check=True)
+    open_keyring(folder)
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize(
+    ("owner", "us", "accepted"), [(4242, 4243, False), (4242, 0, False), (0, 4243, True)]
+)
+def test_the_owner_must_be_us_or_root(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, owner: int, us: int, accepted: bool
+) -> None:
+    fstat = os.fstat
+
+    def owned(fd: int) -> os.stat_result:
+        fields: list[Any] = list(fstat(fd))
+        fields[stat.ST_UID] = owner if stat.S_ISREG(fields[stat.ST_MODE]) else us
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "fstat", owned)
+    monkeypatch.setattr(os, "geteuid", lambda: us)
+    if accepted:
+        open_keyring(folder)
+    else:
+        cure = f"owned by uid {owner}, neither ours ({us}) nor root; run as root: chown {us} "
+        assert cure + shlex.quote(str(folder / FILE)) in refusal(folder)
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_file_that_we_may_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made up, since root may read everything."""
+    real_open = os.open
+
+    def denied(path: Any, *args: Any, **kwargs: Any) -> int:
+        if path == FILE:
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", denied)
+    quoted = shlex.quote(str(folder / FILE))
+    assert refusal(folder).endswith(f"run as root: chown {os.geteuid()} {quoted} && chmod 600 {quoted}")
+
+
+def _link(path: Path) -> None:
+    path.rename(path.parent / "lock")
+    path.symlink_to(path.parent / "lock")
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir(0o600)
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize(
+    ("replace", "told"),
+    [(_link, "is a symbolic link"), (_pipe, "is not a regular file"), (_folder, "is not a regular file")],
+)
+def test_only_a_regular_file_is_read(folder: Path, replace: Callable[[Path], None], told: str) -> None:
+    replace(folder / FILE)
+    assert told in refusal(folder)
