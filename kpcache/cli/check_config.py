@@ -1,0 +1,22 @@
+"""Check a file of settings, and print those that would be in force."""
+
+import argparse
+
+from kpcache.cli.output import complain
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE")
+
+
+def run(args: argparse.Namespace) -> int:
+    import tomli_w
+
+    from kpcache.cli.config_file import load_file
+    from kpcache.core.config import to_mapping
+
+    config = load_file(args.file, socket=args.socket)
+    print(tomli_w.dumps(to_mapping(config)), end="")
+    if config.metrics.listen:
+        complain("metrics.listen is checked, but this version serves no metrics over HTTP yet")
+    return 0

@@ -1,0 +1,57 @@
+"""Settings from a file, and what they default to for whoever runs the command, where they run it."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+
+from kpcache.core.config import Config, Defaults, load
+from kpcache.errors import ConfigError
+
+# A thousand times a file with every key.
+_MAX_FILE_BYTES = 1_048_576
+
+
+def load_file(path: str | None, *, socket: str | None = None) -> Config:
+    """The settings in ``path`` (None: defaults only); ``socket`` goes before ``daemon.socket``.
+
+    Raises ``ConfigError`` with the file's name in front.
+    """
+    settings = _read(path) if path else {}
+    if socket is not None:
+        daemon = settings.get("daemon", {})
+        if isinstance(daemon, dict):
+            settings["daemon"] = {**daemon, "socket": os.path.abspath(socket)}
+    defaults = defaults_for(os.environ, os.geteuid(), usable_cpus=len(os.sched_getaffinity(0)))
+    try:
+        return load(settings, defaults=defaults)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}" if path else error.message) from None
+
+
+def defaults_for(environ: Mapping[str, str], uid: int, *, usable_cpus: int) -> Defaults:
+    """Root: /run/kpcache and /var/lib/kpcache; others: their XDG runtime and state folders.
+
+    Without a runtime folder the socket goes to the state folder, where clients look last. The state lies
+    in a folder of its own there: only the daemon may enter it, and "empty" must mean empty.
+    """
+    if uid == 0:
+        run, state = "/run/kpcache", "/var/lib/kpcache"
+    else:
+        home = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        runtime = environ.get("XDG_RUNTIME_DIR")
+        run, state = f"{runtime or home}/kpcache", f"{home}/kpcache/state"
+    return Defaults(f"{run}/kpcache.sock", state, f"{run}/reserve", usable_cpus)
+
+
+def _read(path: str) -> dict[str, object]:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    if len(data) > _MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than any file of settings")
+    try:
+        return tomllib.loads(data.decode())
+    except ValueError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error

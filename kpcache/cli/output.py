@@ -1,0 +1,92 @@
+"""What commands share: words for errors, JSON as the aws CLI prints it, arguments of several commands."""
+
+import argparse
+import base64
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from kpcache.errors import KpcacheError
+
+
+class UsageError(Exception):
+    """The command was used wrongly: exit code 2."""
+
+
+def printable(text: str) -> str:
+    """``text`` with everything escaped that could move the cursor or start a new line."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def complain(text: str) -> None:
+    """One line on stderr."""
+    print(f"kpcache: {printable(text)}", file=sys.stderr)
+
+
+def in_words(error: KpcacheError) -> str:
+    """Code, reason and message. Where KMS sends no message, the class says what the code means."""
+    if error.exit_code in (2, 3):
+        return error.message
+    reason = f" ({error.reason})" if error.reason else ""
+    message = error.message or (type(error).__doc__ or "")
+    again = f"; try again in {error.retry_after_s:g} s" if error.retry_after_s is not None else ""
+    return f"{error.code}{reason}: {message}{again}"
+
+
+def as_json(value: Any, *, one_line: bool = False) -> str:
+    """As ``aws --output json``: four spaces, members in the order of the answer, blobs in base64."""
+    separators = (",", ":") if one_line else None
+    return json.dumps(value, indent=None if one_line else 4, separators=separators, default=_base64)
+
+
+def _base64(value: object) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def write_bytes(data: bytes) -> None:
+    """To stdout, at once."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def add_context_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--context",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="an entry of the encryption context; give it once for each entry",
+    )
+
+
+def context_members(entries: Sequence[str]) -> dict[str, Any]:
+    """``EncryptionContext`` from ``K=V`` arguments, or no member when there is none.
+
+    The first ``=`` divides. A key given twice is refused: which of the two was meant?
+    """
+    context: dict[str, str] = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--context {entry}: must be K=V")
+        if key in context:
+            raise UsageError(f"--context {key}=...: the key is given twice")
+        context[key] = value
+    return {"EncryptionContext": context} if context else {}
+
+
+def positive_seconds(text: str) -> float:
+    """An argparse type: seconds, finite, zero allowed."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError("must be a number of seconds, 0 or more")
+    return value
+
+
+def drop_stdout() -> None:
+    """The reader of our output is gone: let the interpreter's last flush go nowhere instead of failing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,20 @@
+"""Run the daemon."""
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="settings (TOML); without it, embedded defaults")
+
+
+def run(args: argparse.Namespace) -> int:
+    from kpcache.cli.config_file import load_file
+    from kpcache.cli.reporters import LiveReporter, PlainReporter
+
+    config = load_file(args.config, socket=args.socket)
+    # The settings come first: a wrong one is told before trio and the rest are loaded.
+    from kpcache.daemon.main import run as run_daemon
+
+    reporter = LiveReporter(sys.stderr) if sys.stderr.isatty() else PlainReporter(sys.stderr)
+    return run_daemon(config, reporter)

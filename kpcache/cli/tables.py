@@ -1,0 +1,87 @@
+"""Tables for people, made with rich: import this only where one is shown."""
+
+from collections.abc import Mapping
+from typing import IO, Any
+
+from rich.console import Console, Group
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from kpcache.cli.fill import at_hand
+from kpcache.cli.output import printable
+
+_WIDTH_WITHOUT_TERMINAL = 120
+_STATE_STYLES = {"up": "green", "starting": "yellow", "backoff": "yellow", "failed": "red"}
+
+
+def console_for(stream: IO[str]) -> Console:
+    """No markup: what a daemon says is shown as it is."""
+    width = None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL
+    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+
+
+def status_view(status: Mapping[str, Any], socket: str | None) -> Group:
+    """Headline, pools, workers."""
+    return Group(headline(status, socket), pools_table(status), workers_table(status))
+
+
+def headline(status: Mapping[str, Any], socket: str | None) -> Text:
+    words = ["full" if status["full"] else "ready" if status["ready"] else "filling"]
+    if not status["issuing"]:
+        words = ["NOT ISSUING"]
+    if status["draining"]:
+        words.append("draining")
+    return Text(
+        f"kpcache {printable(str(status['version']))} on {printable(str(socket))}: {', '.join(words)}; "
+        f"up {duration(status['uptime_s'])}; {status['connections']} connections; "
+        f"clone guard: {printable(str(status['clone_guard']))}"
+    )
+
+
+def pools_table(status: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("POOL")
+    table.add_column("", width=20)
+    for name in ("AT HAND", "TARGET", "ISSUED", "DRY", "WAITING"):
+        table.add_column(name, justify="right")
+    for spec, pool in status["pools"].items():
+        held, target = at_hand(pool), pool["target"]
+        style = "red" if held < pool["low_water"] else "green"
+        table.add_row(
+            Text(printable(spec)),
+            ProgressBar(total=max(target, 1), completed=min(held, target), width=20),
+            Text(str(held), style=style),
+            *(Text(str(pool[key])) for key in ("target", "issued", "dry", "waiting")),
+        )
+    return table
+
+
+def workers_table(status: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("WORKER", "PID", "STATE", "RESTARTS", "REASON"):
+        table.add_column(name)
+    for worker in status["workers"]:
+        number = "" if worker["shard"] is None else f" {worker['shard']}"
+        if worker["maker"] is not None:
+            number += f".{worker['maker']}"
+        state = str(worker["state"])
+        table.add_row(
+            Text(f"{printable(str(worker['role']))}{number}"),
+            Text("-" if worker["pid"] is None else str(worker["pid"])),
+            Text(printable(state), style=_STATE_STYLES.get(state, "")),
+            Text(str(worker["restarts"])),
+            Text(printable(str(worker["reason"]))),
+        )
+    return table
+
+
+def duration(seconds: float) -> str:
+    """Two units are enough: "3 d 4 h", "12 min 5 s"."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    while len(parts) > 1 and not parts[0][0]:
+        parts.pop(0)
+    return " ".join(f"{number} {unit}" for number, unit in parts[:2])
