@@ -39,7 +39,7 @@ class Broken:
 class Connection:
     """The protocol state of one connection. Not thread-safe; the shell that owns it calls it."""
 
-    __slots__ = ("_broken", "_buffer", "_in_flight", "_limits", "_scanner", "notifications")
+    __slots__ = ("_broken", "_buffer", "_in_flight", "_limits", "_scanner", "messages", "notifications")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -47,7 +47,8 @@ class Connection:
         self._scanner = Scanner(limits.max_message_bytes)
         self._in_flight: set[int] = set()
         self._broken: Broken | None = None
-        self.notifications = 0  # counted, never acted on
+        self.messages = 0  # read whole so far
+        self.notifications = 0  # of these; counted, never acted on
 
     @property
     def in_flight(self) -> int:
@@ -92,6 +93,7 @@ class Connection:
                 raise WireError("a msgid in flight was used again")
             self._in_flight.add(request.msgid)
         del buffer[:end]
+        self.messages += 1
         self._scanner = Scanner(self._limits.max_message_bytes)
         return request
 

@@ -1,0 +1,213 @@
+"""Answers requests: from a method's name and input to a result, an error, or a wait for a pair.
+
+All checks come before a pair is taken, so a refused request never costs one. The sequence for a pair is:
+take it (it is now in no place another request could reach), build the answer, hand the bytes to the
+kernel, count it as issued. Whatever fails after the first step burns the pair.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kpcache import __version__
+from kpcache.core import contract
+from kpcache.core.limits import PROTOCOL_VERSION, Limits
+from kpcache.core.pair import Pair
+from kpcache.core.specs import SPECS
+from kpcache.core.wire import Request
+from kpcache.daemon.stock import Stock
+from kpcache.errors import (
+    DisabledException,
+    DryRunOperationException,
+    IncorrectKeyException,
+    InvalidKeyUsageException,
+    KMSInvalidStateException,
+    ThrottlingException,
+    UnsupportedOperationException,
+    ValidationException,
+)
+from kpcache.keyring import Key, Keyring
+
+# As AWS KMS words it (recorded answers).
+_DRY_RUN_MESSAGE: Final = "The request would have succeeded, but the DryRun option is set."
+
+
+@dataclass(slots=True)
+class PairOrder:
+    """A checked request for a pair: all that is missing is the pair."""
+
+    spec: str
+    key: Key
+    context: dict[str, str]
+    with_plaintext: bool
+    wait_s: float
+
+
+@dataclass(slots=True)
+class Gate:
+    """Whether pairs may be given out: ``issuing`` falls at an alarm, ``draining`` rises at the stop."""
+
+    issuing: bool = True
+    draining: bool = False
+
+
+class Dispatcher:
+    """All methods. ``status`` makes the answer of ``kpcache.Status``."""
+
+    def __init__(
+        self, stock: Stock, keyring: Keyring, limits: Limits, gate: Gate, status: Callable[[], dict[str, Any]]
+    ) -> None:
+        self._stock = stock
+        self._keyring = keyring
+        self._limits = limits
+        self._gate = gate
+        self._methods: dict[str, Callable[[Request], dict[str, Any] | PairOrder]] = {
+            "GenerateDataKeyPair": self._generate,
+            "GenerateDataKeyPairWithoutPlaintext": self._generate,
+            "Decrypt": self._decrypt,
+            "DescribeKey": self._describe_key,
+            "kpcache.Ping": self._ping,
+            "kpcache.Status": lambda request: _without_input(request) or status(),
+        }
+
+    def begin(self, request: Request) -> dict[str, Any] | PairOrder:
+        """The result, or for a pair the checked order to be passed to ``fill``. Raises ``KpcacheError``."""
+        method = self._methods.get(request.method)
+        if method is None:
+            raise UnsupportedOperationException(
+                f"There is no method '{contract.shown(request.method)}'; "
+                f"the methods are {', '.join(self._methods)}"
+            )
+        if self._gate.draining:
+            raise ThrottlingException(
+                "the daemon is stopping; connect again", reason="draining", retry_after_s=1.0
+            )
+        return method(request)
+
+    def take(self, order: PairOrder) -> Pair | None:
+        """A ready pair for the order, if there is one; it must go to ``build``."""
+        return self._stock.take_nowait(order.spec)
+
+    async def wait(self, order: PairOrder) -> Pair:
+        """A pair as soon as there is one; it must go to ``build``. Raises ``ThrottlingException``."""
+        return await self._stock.wait(order.spec, order.wait_s)
+
+    def build(self, order: PairOrder, pair: Pair) -> dict[str, Any]:
+        """KMS's answer. Raises ``KpcacheError``; the pair is then burnt."""
+        if not self._gate.issuing:  # the alarm may have been raised while this request waited
+            self._stock.burn(order.spec, "not_issuing")
+            raise _not_issuing()
+        try:
+            blob = self._keyring.encrypt(order.key, pair.private, order.context)
+        except BaseException:
+            self._stock.burn(order.spec, "request_failed")
+            raise
+        answer: dict[str, Any] = {
+            "PrivateKeyCiphertextBlob": blob,
+            "PublicKey": pair.public,
+            "KeyId": order.key.arn,
+            "KeyPairSpec": order.spec,
+            "KeyMaterialId": order.key.material_id,
+        }
+        if order.with_plaintext:
+            answer["PrivateKeyPlaintext"] = pair.private
+        return answer
+
+    # --- methods
+
+    def _generate(self, request: Request) -> PairOrder:
+        data = contract.validate(request.method, request.data)
+        wait_s = self._wait_s(request.options)
+        key = self._keyring.resolve(data["KeyId"])
+        contract.refuse_unoffered(data)
+        spec = SPECS[data["KeyPairSpec"]]
+        if spec.unsupported:
+            raise UnsupportedOperationException(f"{spec.name} is not offered: {spec.unsupported}")
+        _require_usable(key)
+        if not self._gate.issuing:
+            raise _not_issuing()
+        if data.get("DryRun"):
+            raise DryRunOperationException(_DRY_RUN_MESSAGE)
+        return PairOrder(
+            spec=spec.name,
+            key=key,
+            context=data.get("EncryptionContext", {}),
+            with_plaintext=request.method == "GenerateDataKeyPair",
+            wait_s=wait_s,
+        )
+
+    def _decrypt(self, request: Request) -> dict[str, Any]:
+        data = contract.validate("Decrypt", request.data)
+        _no_options(request)
+        named = self._keyring.resolve(data["KeyId"]) if "KeyId" in data else None
+        contract.refuse_unoffered(data)
+        if data.get("EncryptionAlgorithm", "SYMMETRIC_DEFAULT") != "SYMMETRIC_DEFAULT":
+            raise InvalidKeyUsageException("keys of this keyring decrypt with SYMMETRIC_DEFAULT only")
+        opened = self._keyring.decrypt(data["CiphertextBlob"], data.get("EncryptionContext", {}))
+        if named is not None and named.key_id != opened.key.key_id:
+            raise IncorrectKeyException(
+                "The key ID in the request does not identify a CMK that can perform this operation."
+            )
+        if data.get("DryRun"):
+            raise DryRunOperationException(_DRY_RUN_MESSAGE)
+        return {
+            "KeyId": opened.key.arn,
+            "Plaintext": opened.plaintext,
+            "EncryptionAlgorithm": "SYMMETRIC_DEFAULT",
+            "KeyMaterialId": opened.material_id,
+        }
+
+    def _describe_key(self, request: Request) -> dict[str, Any]:
+        data = contract.validate("DescribeKey", request.data)
+        _no_options(request)
+        contract.refuse_unoffered(data)
+        return {"KeyMetadata": self._keyring.describe(self._keyring.resolve(data["KeyId"]))}
+
+    def _ping(self, request: Request) -> dict[str, Any]:
+        return _without_input(request) or {
+            "ProtocolVersion": PROTOCOL_VERSION,
+            "Version": __version__,
+            "MaxMessageBytes": self._limits.max_message_bytes,
+            "MaxInFlight": self._limits.max_in_flight_per_connection,
+            "MaxWaitSeconds": self._limits.wait_timeout_s,
+        }
+
+    def _wait_s(self, options: object) -> float:
+        """How long this caller waits when the pool is dry: its own ``wait_s``, cut to the configured most."""
+        limits = self._limits
+        if options is None or options == {}:
+            return limits.wait_timeout_s if limits.wait_when_dry else 0.0
+        if type(options) is not dict or set(options) != {"wait_s"}:
+            raise ValidationException("options must be a map; the one option is wait_s, in seconds")
+        wait_s = options["wait_s"]
+        if type(wait_s) not in (int, float) or not (math.isfinite(wait_s) and wait_s >= 0):
+            raise ValidationException("wait_s must be a number of seconds, 0 or more")
+        return min(float(wait_s), limits.wait_timeout_s)
+
+
+def _require_usable(key: Key) -> None:
+    if key.state == "Disabled":
+        raise DisabledException(f"{key.arn} is disabled.")
+    if key.state != "Enabled":
+        raise KMSInvalidStateException(f"{key.arn} is pending deletion.")
+
+
+def _not_issuing() -> KMSInvalidStateException:
+    return KMSInvalidStateException(
+        "a duplicate was found among fresh pairs, so none is given out until an administrator has looked: "
+        "the random source of this machine may be broken; see the daemon's log",
+        reason="not_issuing",
+    )
+
+
+def _no_options(request: Request) -> None:
+    if request.options not in (None, {}):
+        raise ValidationException(f"{request.method} takes no options")
+
+
+def _without_input(request: Request) -> dict[str, Any]:
+    """Refuse input to a method that takes none; returns the empty map."""
+    if request.data not in (None, {}) or request.options not in (None, {}):
+        raise ValidationException(f"{request.method} takes no input")
+    return {}

@@ -1,0 +1,177 @@
+"""The makers: which are up, what each is making, and what becomes of what it made.
+
+``refill.plan`` decides; this carries its orders to the shards and the results into the stock. All of it
+is synchronous except ``run``, which plans anew soon after pairs were taken.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from kpcache.core import refill
+from kpcache.core.pool import State
+from kpcache.core.specs import SPECS
+from kpcache.daemon.notices import log
+from kpcache.daemon.stock import Stock
+from kpcache.daemon.tags import TagBook
+
+# Pairs taken within this time are ordered together: an order for one alone costs more than a quick pair.
+PLAN_INTERVAL_S = 0.02
+# How far one measured key generation moves the estimate of its spec's cost.
+COST_WEIGHT = 0.1
+
+
+class ShardFaultError(Exception):
+    """A shard or its maker said something that cannot be true; the shard must be replaced."""
+
+
+@dataclass(slots=True)
+class _Maker:
+    """A maker that is up. ``order`` and its ``number``: what it works on; ``due``: pairs of it to come."""
+
+    order: refill.Order | None = None
+    number: int = 0
+    due: int = 0
+    proved: bool = False
+
+
+class Floor:
+    """All makers. ``send(shard, message)`` writes to a shard; ``alarm(spec)`` is told of a duplicate."""
+
+    def __init__(
+        self, stock: Stock, send: Callable[[int, list[Any]], None], alarm: Callable[[str], None]
+    ) -> None:
+        self._stock = stock
+        self._send = send
+        self._alarm = alarm
+        self._tags = TagBook()
+        self._makers: dict[tuple[int, int], _Maker] = {}
+        self._last_number = 0
+        self._stopped = False
+        self.wanted = trio.Event()  # set by whoever took pairs; ``run`` plans soon after
+        self._cost_s = {name: spec.keygen_cost_s for name, spec in SPECS.items()}
+
+    async def run(self) -> None:
+        """Plan whenever pairs are missing, at most every ``PLAN_INTERVAL_S``. Runs until cancelled."""
+        while True:
+            await self.wanted.wait()
+            self.wanted = trio.Event()
+            self.plan()
+            await trio.sleep(PLAN_INTERVAL_S)
+
+    def stop(self) -> None:
+        """Order nothing more: the daemon drains, or the alarm was raised."""
+        self._stopped = True
+
+    # --- orders
+
+    def plan(self) -> None:
+        """Give every idle maker its next order, if any pair is missing."""
+        idle = [
+            refill.MakerView(shard, maker, state.proved)
+            for (shard, maker), state in self._makers.items()
+            if state.order is None
+        ]
+        if not idle or self._stopped:
+            return
+        on_order: dict[str, int] = {}
+        long_orders = 0
+        for state in self._makers.values():
+            if state.order is not None:
+                on_order[state.order.spec] = on_order.get(state.order.spec, 0) + state.due
+                long_orders += self._cost_s[state.order.spec] > refill.LONG_KEY_S
+        views = [
+            refill.PoolView(
+                spec,
+                pool.book.available,
+                on_order.get(spec, 0),
+                pool.target,
+                pool.low_water,
+                len(pool.waiters),
+                self._cost_s[spec],
+            )
+            for spec, pool in self._stock.pools.items()
+        ]
+        for order in refill.plan(views, idle, long_orders, len(self._makers)):
+            self._place(order)
+
+    def _place(self, order: refill.Order) -> None:
+        maker = self._makers[order.shard, order.maker]
+        self._last_number += 1
+        maker.order, maker.number, maker.due = order, self._last_number, order.count
+        self._send(order.shard, ["make", order.maker, maker.number, order.spec, order.count])
+
+    # --- what the shards report
+
+    def maker_up(self, shard: int, maker: int) -> None:
+        """A maker is ready for orders."""
+        self._makers[shard, maker] = _Maker()
+        self.plan()
+
+    def maker_lost(self, shard: int, maker: int) -> bool:
+        """A maker is gone and its order void; whether it had handed over any pair."""
+        state = self._makers.pop((shard, maker), None)
+        self.wanted.set()
+        return state is not None and state.proved
+
+    def lose_shard(self, shard: int) -> None:
+        """A shard is gone, and its makers with it."""
+        for key in [key for key in self._makers if key[0] == shard]:
+            del self._makers[key]
+        self.wanted.set()
+
+    def made(
+        self, shard: int, maker: int, number: int, spec: str, pairs: Sequence[Any], keygen_s: float
+    ) -> None:
+        """Sound pairs, not yet held: record their tags, then let the shard hold those that are new."""
+        state = self._working(shard, maker, number, spec, len(pairs))
+        state.proved = True
+        self._learn_cost(spec, keygen_s / max(len(pairs), 1))
+        book = self._stock.pools[spec].book
+        book.make(len(pairs))
+        book.move(State.MADE, State.CHECKED, len(pairs))
+        held: list[int] = []
+        refused: list[int] = []
+        for serial, tags in pairs:
+            (held if self._tags.record(tags) else refused).append(serial)
+        self._send(shard, ["verdict", held, refused])
+        if refused:
+            book.discard(State.CHECKED, "duplicate", len(refused))
+            self._alarm(spec)
+        book.move(State.CHECKED, State.RECORDED, len(held))
+        self._stock.hold(shard, spec, len(held))
+
+    def unsound(self, shard: int, maker: int, number: int, spec: str, count: int, reason: str) -> None:
+        """Pairs that the maker's own checks refused; it has dropped them."""
+        self._working(shard, maker, number, spec, count)
+        book = self._stock.pools[spec].book
+        book.make(count)
+        book.discard(State.MADE, "unsound", count)
+        log.error("%d %s pairs were made unsound and dropped (%s): suspect the machine", count, spec, reason)
+
+    def done(self, shard: int, maker: int, number: int) -> None:
+        """An order is finished; the maker gets the next at once."""
+        state = self._makers.get((shard, maker))
+        if state is None or state.order is None or state.number != number or state.due:
+            raise ShardFaultError("an order was reported done that was not")
+        state.order = None
+        self.plan()
+
+    def _working(self, shard: int, maker: int, number: int, spec: str, count: int) -> _Maker:
+        """The maker that works on this order, with ``count`` pairs less to come."""
+        state = self._makers.get((shard, maker))
+        if (
+            state is None
+            or state.order is None
+            or state.number != number
+            or state.order.spec != spec
+            or not 0 < count <= state.due
+        ):
+            raise ShardFaultError("pairs were reported that nobody ordered")
+        state.due -= count
+        return state
+
+    def _learn_cost(self, spec: str, cost_s: float) -> None:
+        self._cost_s[spec] += COST_WEIGHT * (cost_s - self._cost_s[spec])

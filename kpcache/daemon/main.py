@@ -1,0 +1,194 @@
+"""The life of the daemon, from top to bottom: start, ready, serve, drain, stop."""
+
+import gc
+import logging
+import resource
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from kpcache.core.config import Config
+from kpcache.core.limits import Limits
+from kpcache.daemon.dispatcher import Dispatcher, Gate
+from kpcache.daemon.floor import Floor
+from kpcache.daemon.notices import ReporterHandler, log
+from kpcache.daemon.reporter import Reporter
+from kpcache.daemon.server import Server
+from kpcache.daemon.state import close_listener, listen, locked_folder
+from kpcache.daemon.status import StatusMaker
+from kpcache.daemon.stock import Stock
+from kpcache.daemon.supervisor import Supervisor
+from kpcache.keyring import Keyring
+from kpcache.worker.process import protect
+
+# A worker comes up in a fraction of a second; if none does, serving (and saying why) beats waiting on.
+START_TIMEOUT_S = 10.0
+# Answers under way at a stop get as long as a request may wait for a pair, and this much more.
+DRAIN_MARGIN_S = 1.0
+PROGRESS_INTERVAL_S = 0.25
+# File descriptors that are not clients' connections: listeners, workers' pipes, the loop's own.
+_OWN_FDS = 256
+
+Listeners = list[tuple[socket.socket, Path]]
+
+
+def run(config: Config, reporter: Reporter) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. Raises ``ConfigError`` if it cannot start."""
+    handler = ReporterHandler(reporter)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        protect("kpcache")
+        with ExitStack() as stack:
+            stack.enter_context(locked_folder(config.daemon.state_dir))
+            keyring = Keyring.open(
+                config.daemon.state_dir,
+                create=config.keyring.create,
+                default_alias=config.keyring.default_alias,
+            )
+            listeners: Listeners = []
+            for path, mode in _socket_paths(config):
+                listener = listen(path, mode, config.daemon.socket_group)
+                stack.callback(close_listener, listener, path)
+                listeners.append((listener, path))
+            trio.run(_live, config, reporter, keyring, listeners)
+        return 0
+    finally:
+        log.removeHandler(handler)
+
+
+async def _live(config: Config, reporter: Reporter, keyring: Keyring, listeners: Listeners) -> None:
+    await Daemon(config, reporter, keyring, listeners).live()
+
+
+class Daemon:
+    """The parts, how they are wired, and the order in which they start and stop."""
+
+    def __init__(self, config: Config, reporter: Reporter, keyring: Keyring, listeners: Listeners) -> None:
+        self._config = config
+        self._reporter = reporter
+        self._listeners = listeners
+        self._gate = Gate()
+        self._limits = _limits(config)
+        self._supervisor = Supervisor(
+            _placement(config.workers.shards, config.workers.makers), config.workers.scheduling, generation=0
+        )
+        pools = {spec: (pool.target, pool.low_water) for spec, pool in config.pools.items()}
+        self._stock = Stock(pools, self._supervisor.send_draw, lambda: self._floor.wanted.set())
+        self._floor = Floor(self._stock, self._supervisor.send, self._raise_alarm)
+        alias = config.keyring.default_alias
+        default_key = {"default_alias": alias, "default_key_arn": keyring.resolve(alias).arn}
+        self._status = StatusMaker(self._stock, self._supervisor, self._gate, default_key)
+        self._dispatcher = Dispatcher(self._stock, keyring, self._limits, self._gate, self._status.status)
+        self._server = Server(self._dispatcher, self._stock, self._limits)
+        self._status.count_connections(lambda: self._server.connections)
+
+    async def live(self) -> None:
+        """Start the workers, serve until told to stop, drain, stop."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as workers:
+                workers.start_soon(self._supervisor.run, self._stock, self._floor)
+                workers.start_soon(self._floor.run)
+                with trio.move_on_after(START_TIMEOUT_S):
+                    await self._supervisor.wait_settled()
+                async with trio.open_nursery() as connections:
+                    await self._serve_until(signals, connections)
+                    await self._drain(signals)
+                    connections.cancel_scope.cancel()
+                self._stock.burn_ready("shutdown")
+                workers.cancel_scope.cancel()
+
+    async def _serve_until(self, signals: AsyncIterator[int], connections: trio.Nursery) -> None:
+        """Accept connections until a signal comes; then no more, and nobody finds the sockets."""
+        async with trio.open_nursery() as accepting:
+            for listener, _ in self._listeners:
+                accepting.start_soon(self._server.serve, listener, connections)
+            accepting.start_soon(self._show_first_fill)
+            # What the start made lives on: keep the collector from walking through it ever again.
+            gc.collect()
+            gc.freeze()
+            daemon = self._config.daemon
+            self._reporter.serving(
+                self._status.status(), socket=str(daemon.socket), state_dir=str(daemon.state_dir)
+            )
+            await anext(signals)
+            accepting.cancel_scope.cancel()
+        for listener, path in self._listeners:
+            close_listener(listener, path)
+
+    async def _show_first_fill(self) -> None:
+        """Tell the reporter how the pools fill, until they are full for the first time."""
+        while not self._status.is_full:
+            self._reporter.progress(self._status.status())
+            await trio.sleep(PROGRESS_INTERVAL_S)
+        self._reporter.full(self._status.status())
+
+    async def _drain(self, signals: AsyncIterator[int]) -> None:
+        """Let answers under way finish, within a deadline; a second signal ends it at once."""
+        self._reporter.stopping()
+        self._gate.draining = True
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + self._limits.wait_timeout_s + DRAIN_MARGIN_S
+            nursery.start_soon(_cancel_at_next, signals, nursery.cancel_scope)
+            await self._server.wait_no_answers_owed()
+            nursery.cancel_scope.cancel()
+        self._floor.stop()
+
+    def _raise_alarm(self, spec: str) -> None:
+        """Fail closed: a duplicate means that the random source cannot be trusted, for any spec."""
+        self._gate.issuing = False
+        self._floor.stop()
+        log.critical(
+            "ALARM: a fresh %s pair shares a prime or a public key with an earlier one. Two sound pairs "
+            "never do: the random source of this machine is broken. No pair is given out any more. Find the "
+            "cause, treat the pairs issued since it began as compromised, then restart the daemon",
+            spec,
+        )
+
+
+async def _cancel_at_next(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
+
+
+def _socket_paths(config: Config) -> list[tuple[Path, int]]:
+    """The client socket, and beside it the one for administration, which is for its owner alone."""
+    path = config.daemon.socket
+    return [(path, config.daemon.socket_mode), (path.with_name("admin.sock"), 0o600)]
+
+
+def _placement(shards: int, makers: int) -> list[int]:
+    """How many makers each shard has: as even as can be."""
+    return [makers // shards + (shard < makers % shards) for shard in range(shards)]
+
+
+def _limits(config: Config) -> Limits:
+    """The settings of [requests], with as many connections as there are file descriptors for."""
+    requests = config.requests
+    limits = Limits(
+        max_connections=requests.max_connections,
+        max_connections_per_uid=requests.max_connections_per_uid,
+        max_in_flight_per_connection=requests.max_in_flight_per_connection,
+        max_message_bytes=requests.max_message_bytes,
+        message_timeout_s=requests.message_timeout_s,
+        wait_timeout_s=requests.wait_timeout_s,
+        wait_when_dry=requests.on_dry == "wait",
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = requests.max_connections + _OWN_FDS
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed >= wanted:
+        return limits
+    log.warning(
+        "only %d file descriptors are allowed, so %d connections, not %d; raise LimitNOFILE to %d",
+        allowed, allowed - _OWN_FDS, requests.max_connections, wanted,
+    )  # fmt: skip
+    return replace(limits, max_connections=max(1, allowed - _OWN_FDS))

@@ -1,0 +1,235 @@
+"""One client's connection: moves bytes between its socket and ``core.connection``, and settles its pairs.
+
+The common case, a request whose pair is ready, runs from receive to send without another task and with
+one system call each way: the socket is tried directly, and trio is asked only to wait. Requests that
+must wait for a pair get a task each; replies that the socket does not take at once go to an outbox with
+one writer. A pair counts as issued when the kernel has taken the last byte of its answer; if that fails,
+it is burnt and the connection, whose stream is torn, never used again.
+"""
+
+import socket
+from collections import deque
+
+import trio
+
+from kpcache.core.connection import NEED_DATA, PAUSED, Broken, Connection
+from kpcache.core.limits import Limits
+from kpcache.core.wire import Request
+from kpcache.daemon.dispatcher import Dispatcher, PairOrder
+from kpcache.daemon.notices import log_defect
+from kpcache.daemon.stock import Stock
+from kpcache.errors import KMSInternalException, KpcacheError
+
+_READ_BYTES = 65536
+# Replies built in one go before others get their turn: at about 40 µs each, under a millisecond.
+_REPLIES_PER_TURN = 16
+_NEVER = float("inf")
+
+
+class _PeerGoneError(Exception):
+    """The socket is of no use any more; not a fault of ours."""
+
+
+class Session:
+    """Owns ``sock``, a connected non-blocking socket, and closes it at the end of ``run``."""
+
+    def __init__(
+        self, sock: socket.socket, uid: int, dispatcher: Dispatcher, stock: Stock, limits: Limits
+    ) -> None:
+        self.uid = uid
+        self.scope = trio.CancelScope()  # cancel it to cut the connection
+        self.last_active = trio.current_time()
+        self._sock = sock
+        self._dispatcher = dispatcher
+        self._stock = stock
+        self._limits = limits
+        self._connection = Connection(limits)
+        self._outbox: deque[tuple[memoryview, list[str]]] = deque()
+        self._outbox_empty = trio.Event()
+        self._answered = trio.Event()  # replaced at each use: below the in-flight limit again
+        self._timed_message = 0  # the number of the message that ``scope.deadline`` is for
+        self._nursery: trio.Nursery
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether it has begun a message and not ended it."""
+        return self._connection.is_mid_message
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is owed or under way."""
+        return bool(self._connection.in_flight or self._outbox)
+
+    async def run(self) -> None:
+        """Serve until the client leaves, misbehaves or is cut; only a cancellation from outside is raised."""
+        try:
+            with self.scope:
+                async with trio.open_nursery() as self._nursery:
+                    await self._serve()
+                    self._nursery.cancel_scope.cancel()
+        except* _PeerGoneError:
+            pass
+        except* Exception as group:
+            # One connection's fault must not take the server down.
+            for error in group.exceptions:
+                log_defect("a connection", error)
+        finally:
+            for _, specs in self._outbox:
+                self._settle(specs, sent=False)
+            self._outbox.clear()
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+    async def _serve(self) -> None:
+        connection = self._connection
+        while True:
+            event = self._answer_what_is_ready()
+            if isinstance(event, Broken):
+                self._post(event.farewell, [])
+            if event is not NEED_DATA:
+                self.scope.deadline = _NEVER  # what it waits for now is ours to do
+            if self._outbox:
+                # The client does not read its answers: take no more requests from it until it does.
+                self.scope.deadline = _NEVER
+                self._outbox_empty = trio.Event()
+                await self._outbox_empty.wait()
+            if isinstance(event, Broken):
+                return
+            if event is PAUSED:
+                self._answered = trio.Event()
+                await self._answered.wait()
+            elif event is NEED_DATA:
+                data = await self._receive()
+                if not data:
+                    return
+                connection.feed(data)
+            else:
+                await trio.lowlevel.checkpoint()  # others' turn
+
+    def _answer_what_is_ready(self) -> object:
+        """Answer requests until something must be waited for; return that, or None when its turn is over."""
+        connection = self._connection
+        replies: list[bytes] = []
+        specs: list[str] = []
+        while len(replies) < _REPLIES_PER_TURN:
+            event = connection.next_event()
+            if not isinstance(event, Request):
+                break
+            reply, spec = self._begin(event)
+            if reply:
+                replies.append(reply)
+            if spec:
+                specs.append(spec)
+        else:
+            event = None
+        if replies:
+            self._post(replies[0] if len(replies) == 1 else b"".join(replies), specs)
+        return event
+
+    def _begin(self, request: Request) -> tuple[bytes, str]:
+        """The reply and the spec of the pair in it; either may be empty. Without a pair, a task waits."""
+        try:
+            work = self._dispatcher.begin(request)
+            if not isinstance(work, PairOrder):
+                return self._connection.answer(request.msgid, work), ""
+            pair = self._dispatcher.take(work)
+            if pair is None:
+                self._nursery.start_soon(self._wait_and_answer, request, work)
+                return b"", ""
+            return self._connection.answer(request.msgid, self._dispatcher.build(work, pair)), work.spec
+        except Exception as error:
+            return self._refuse(request, error), ""
+
+    async def _wait_and_answer(self, request: Request, work: PairOrder) -> None:
+        try:
+            pair = await self._dispatcher.wait(work)
+            reply, specs = (
+                self._connection.answer(request.msgid, self._dispatcher.build(work, pair)),
+                [work.spec],
+            )
+        except Exception as error:
+            reply, specs = self._refuse(request, error), []
+        self._post(reply, specs)
+
+    def _refuse(self, request: Request, error: Exception) -> bytes:
+        if not isinstance(error, KpcacheError):
+            log_defect(f"answering {request.method!r:.40}", error)
+            error = KMSInternalException("an internal error; the daemon's log has the details")
+        return self._connection.refuse(request.msgid, error)
+
+    # --- bytes out
+
+    def _post(self, data: bytes, specs: list[str]) -> None:
+        """Send a reply now, or leave what the socket does not take to the writer task."""
+        sent = 0
+        if not self._outbox:
+            try:
+                sent = self._sock.send(data) if data else 0
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._settle(specs, sent=False)
+                self.scope.cancel()
+                return
+            if sent == len(data):
+                self._settle(specs, sent=True)
+                self._answered.set()
+                return
+            self._nursery.start_soon(self._write_outbox)
+        self._outbox.append((memoryview(data)[sent:], specs))
+        self._answered.set()
+
+    async def _write_outbox(self) -> None:
+        """Write what is left, in order; each reply has one deadline, or the connection is cut."""
+        while self._outbox:
+            data, specs = self._outbox[0]
+            with trio.move_on_after(self._limits.message_timeout_s) as scope:
+                await self._send_all(data)
+            if scope.cancelled_caught:
+                raise _PeerGoneError
+            self._outbox.popleft()
+            self._settle(specs, sent=True)
+        self._outbox_empty.set()
+
+    async def _send_all(self, data: memoryview) -> None:
+        while data:
+            await trio.lowlevel.wait_writable(self._sock)
+            try:
+                data = data[self._sock.send(data) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise _PeerGoneError from None
+
+    def _settle(self, specs: list[str], *, sent: bool) -> None:
+        """The pairs in a reply are issued, or burnt: after a failed write nobody knows what arrived."""
+        for spec in specs:
+            if sent:
+                self._stock.issue(spec)
+            else:
+                self._stock.burn(spec, "client_gone")
+
+    # --- bytes in
+
+    async def _receive(self) -> bytes:
+        """The next bytes; empty at the end of the stream.
+
+        A message that has begun has one deadline for all of its bytes, however many reads they take.
+        """
+        sock, connection = self._sock, self._connection
+        if not connection.is_mid_message:
+            if self.scope.deadline != _NEVER:
+                self.scope.deadline = _NEVER
+        elif self.scope.deadline == _NEVER or self._timed_message != connection.messages:
+            self._timed_message = connection.messages
+            self.scope.deadline = trio.current_time() + self._limits.message_timeout_s
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                data = sock.recv(_READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return b""
+            self.last_active = trio.current_time()
+            return data

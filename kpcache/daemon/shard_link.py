@@ -1,0 +1,161 @@
+"""One life of one shard process: its start, the pipe to it, its last words, its end.
+
+A ``ShardLink`` is used once. ``run`` returns when the shard is gone, for whatever reason, and leaves no
+process behind; the supervisor decides what comes next. The messages are listed in ``worker/__init__``.
+"""
+
+import os
+import socket
+import subprocess
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from kpcache.core import pipe
+from kpcache.core.pool import IllegalMoveError
+from kpcache.daemon.floor import ShardFaultError
+from kpcache.daemon.notices import log, printable
+from kpcache.worker import process as worker_process
+
+# A shard answers a draw within milliseconds even on a loaded host; one that takes this long is stuck.
+ANSWER_TIMEOUT_S = 10.0
+# A shard that is told to stop has nothing to finish; after this it is killed.
+STOP_TIMEOUT_S = 2.0
+# Orders, verdicts and draws not yet read by the shard; a live one is never this far behind.
+MAX_UNREAD_BYTES = 1024 * 1024
+_READ_BYTES = 256 * 1024
+
+
+class ShardLink:
+    """The daemon's end of one shard process."""
+
+    def __init__(self, shard: int, handle: Callable[[list[Any]], None]) -> None:
+        """``handle`` is given each message of the shard and raises ``ShardFaultError`` on a bad one."""
+        self.shard = shard
+        self.pid: int | None = None
+        self._handle = handle
+        self._unsent = bytearray()
+        self._something_to_send = trio.Event()
+        self._owed: deque[float] = deque()  # when each unanswered draw was sent, oldest first
+        self._draw_owed = trio.Event()
+        self._last_words = ""
+        self._fault = ""
+
+    def send(self, message: list[Any]) -> None:
+        """Write a message to the shard; returns at once. Whatever cannot arrive is void with the shard."""
+        if len(self._unsent) > MAX_UNREAD_BYTES:
+            return  # the shard is stuck; the draw it owes or the full outbox will end it
+        self._unsent += pipe.encode(message)
+        if message[0] == "draw":
+            self._owed.append(trio.current_time())
+            self._draw_owed.set()
+        self._something_to_send.set()
+
+    async def run(self) -> str:
+        """Start the shard and serve its pipe until it is gone. Returns why it ended, in printable words.
+
+        Raises ``OSError`` when it cannot be started at all.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        words_out, words_in = os.pipe()
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        words = trio.lowlevel.FdStream(words_out)
+        async with stream, words:
+            try:
+                process = await trio.lowlevel.open_process(
+                    worker_process.command("kpcache.worker.shard"),
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=words_in,
+                    cwd="/",
+                    env=worker_process.environment(os.environ),
+                )
+            finally:
+                theirs.close()
+                os.close(words_in)
+            self.pid = process.pid
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write, stream)
+                    nursery.start_soon(self._keep_last_words, words)
+                    nursery.start_soon(self._watch_for_stuck, nursery.cancel_scope)
+                    await self._read(stream)
+                    nursery.cancel_scope.cancel()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await stream.aclose()
+                    await self._end(process, words)
+        return self._fault or _describe(process.returncode, self._last_words)
+
+    async def _read(self, stream: trio.SocketStream) -> None:
+        reader = pipe.FrameReader()
+        try:
+            while data := await stream.receive_some(_READ_BYTES):
+                for message in reader.feed(bytes(data)):
+                    if message[0] == "batch":
+                        self._owed.popleft()  # IndexError: nobody drew this
+                    self._handle(message)
+        except (pipe.PipeError, ShardFaultError, IllegalMoveError) as error:
+            self._fault = f"broke the rules of its pipe: {error}"
+        except (ValueError, TypeError, LookupError) as error:
+            self._fault = f"sent a malformed message ({type(error).__name__})"
+        except trio.BrokenResourceError:
+            pass  # it died; the exit status tells more
+
+    async def _write(self, stream: trio.SocketStream) -> None:
+        while True:
+            await self._something_to_send.wait()
+            self._something_to_send = trio.Event()
+            data, self._unsent = self._unsent, bytearray()
+            try:
+                await stream.send_all(data)
+            except trio.BrokenResourceError:
+                return  # the reader sees the end, too, and says why
+
+    async def _keep_last_words(self, stderr: trio.abc.ReceiveStream) -> None:
+        """The shard says nothing on stderr unless it fails: log it, and keep the last line as the reason."""
+        tail = b""
+        async for data in stderr:
+            *lines, tail = (tail + data)[-4096:].split(b"\n")
+            for line in lines:
+                if line.strip():
+                    self._last_words = printable(line.decode(errors="replace").strip())
+                    log.warning("shard %d: %s", self.shard, self._last_words)
+
+    async def _watch_for_stuck(self, scope: trio.CancelScope) -> None:
+        """End a shard that owes a draw for too long. Sleeps for good while none is owed."""
+        while True:
+            await self._draw_owed.wait()
+            self._draw_owed = trio.Event()
+            while self._owed:
+                due = self._owed[0] + ANSWER_TIMEOUT_S
+                if trio.current_time() >= due:
+                    self._fault = f"owed a draw for over {ANSWER_TIMEOUT_S:.0f} s"
+                    scope.cancel()
+                    return
+                await trio.sleep_until(due)
+
+    async def _end(self, process: trio.Process, words: trio.abc.ReceiveStream) -> None:
+        """The pipe is closed, which tells the shard to stop; make sure that it does, and reap it."""
+        with trio.move_on_after(STOP_TIMEOUT_S if not self._fault else 0):
+            await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        if not self._last_words:
+            self._last_words = await _rest_of(words)
+
+
+async def _rest_of(stderr: trio.abc.ReceiveStream) -> str:
+    """The last line left in a dead process's stderr; its makers hold the other end too and may live on."""
+    with trio.move_on_after(0.1):
+        lines = (await stderr.receive_some(4096)).decode(errors="replace").strip().splitlines()
+        return printable(lines[-1]) if lines else ""
+    return ""
+
+
+def _describe(returncode: int | None, last_words: str) -> str:
+    how = f"signal {-returncode}" if returncode is not None and returncode < 0 else f"exit {returncode}"
+    return f"{how}: {last_words}" if last_words else how

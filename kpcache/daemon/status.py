@@ -1,0 +1,74 @@
+"""The answer of ``kpcache.Status``: what the daemon has, as plain values. Nothing in it is secret."""
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from kpcache import __version__
+from kpcache.daemon.dispatcher import Gate
+from kpcache.daemon.stock import Pool, Stock
+from kpcache.daemon.supervisor import Supervisor
+
+
+def pool_status(pool: Pool) -> dict[str, int]:
+    """One pool. generated = issued + discarded + held + ready + in_hand at every moment."""
+    book = pool.book
+    return {
+        "ready": book.ready,
+        "held": book.held,
+        "target": pool.target,
+        "low_water": pool.low_water,
+        "issued": book.issued,
+        "dry": book.dry,
+        "generated": book.generated,
+        "restored": book.restored,
+        "discarded": book.discarded.total(),
+        "in_hand": book.in_hand,
+        "waiting": len(pool.waiters),
+    }
+
+
+class StatusMaker:
+    """Makes statuses."""
+
+    def __init__(self, stock: Stock, supervisor: Supervisor, gate: Gate, key: dict[str, str]) -> None:
+        self._stock = stock
+        self._supervisor = supervisor
+        self._gate = gate
+        self._key = key
+        self._started = trio.current_time()
+        self._connections: Callable[[], int] = lambda: 0
+
+    def count_connections(self, connections: Callable[[], int]) -> None:
+        """Have the server's connections counted: the server is made after what answers its requests."""
+        self._connections = connections
+
+    @property
+    def is_ready(self) -> bool:
+        """Every pool has at least its low watermark."""
+        return all(pool.book.available >= pool.low_water for pool in self._stock.pools.values())
+
+    @property
+    def is_full(self) -> bool:
+        """Every pool is at its target."""
+        return all(pool.book.available >= pool.target for pool in self._stock.pools.values())
+
+    def status(self) -> dict[str, Any]:
+        pools = self._stock.pools
+        return {
+            "version": __version__,
+            "ready": self.is_ready,
+            "full": self.is_full,
+            "issuing": self._gate.issuing,
+            "clone_guard": "none",
+            "draining": self._gate.draining,
+            "uptime_s": round(trio.current_time() - self._started, 3),
+            "pools": {spec: pool_status(pool) for spec, pool in pools.items()},
+            "discarded": {
+                spec: dict(pool.book.discarded) for spec, pool in pools.items() if pool.book.discarded
+            },
+            "workers": [worker.status() for worker in self._supervisor.workers],
+            "keyring": self._key,
+            "connections": self._connections(),
+        }

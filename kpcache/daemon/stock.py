@@ -1,0 +1,204 @@
+"""The pools as the daemon sees them: ready sets, what each shard holds, and the clients that wait.
+
+Everything here is synchronous but ``wait``: between taking a pair out of a ready set and owning it there
+is no checkpoint at which a cancellation could come between. Pairs leave a ready set in ``_take`` only.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import trio
+
+from kpcache.core import refill
+from kpcache.core.pair import Pair
+from kpcache.core.pool import PoolBook, State
+from kpcache.errors import ThrottlingException
+
+# The daemon holds few private keys itself, yet enough to answer while a draw (about a millisecond, ten
+# under load) is under way.
+MAX_READY = 64
+# What one pool lets wait at once; beyond it a caller is told at once. Bounds memory, not a promise.
+MAX_WAITING = 4096
+# Pairs that a shard holds are not a dry pool: a caller who will not wait for one to be made still waits
+# this long for a draw.
+DRAW_GRACE_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """A request in the queue; ``pair`` is set when it has been served."""
+
+    woken: trio.Event = field(default_factory=trio.Event)
+    pair: Pair | None = None
+
+
+@dataclass(slots=True)
+class Pool:
+    """One spec's pool. ``held`` and ``drawing`` count pairs by shard; drawn ones are still in ``held``
+    until they arrive."""
+
+    spec: str
+    target: int
+    low_water: int
+    book: PoolBook = field(default_factory=PoolBook)
+    ready: deque[Pair] = field(default_factory=deque)
+    held: dict[int, int] = field(default_factory=dict)
+    drawing: dict[int, int] = field(default_factory=dict)
+    waiters: deque[_Waiter] = field(default_factory=deque)
+
+    @property
+    def ready_target(self) -> int:
+        return min(MAX_READY, -(-self.target // 4))
+
+    @property
+    def is_dry(self) -> bool:
+        """No pair at hand for one more request: what is ready or held is promised to those who wait."""
+        return len(self.ready) + sum(self.held.values()) <= len(self.waiters)
+
+
+class Stock:
+    """All pools. ``send_draw(shard, spec, count)`` asks a shard; ``needs_plan()`` tells of missing pairs."""
+
+    def __init__(
+        self,
+        pools: Mapping[str, tuple[int, int]],
+        send_draw: Callable[[int, str, int], None],
+        needs_plan: Callable[[], None],
+    ) -> None:
+        self.pools = {spec: Pool(spec, target, low) for spec, (target, low) in pools.items()}
+        self._send_draw = send_draw
+        self._needs_plan = needs_plan
+
+    # --- giving pairs out
+
+    def take_nowait(self, spec: str) -> Pair | None:
+        """A pair that now belongs to the caller, who must ``issue`` or ``burn`` it; None if none is ready."""
+        pool = self.pools[spec]
+        if not pool.ready:
+            return None
+        pair = self._take(pool)
+        if len(pool.ready) * 2 <= pool.ready_target:
+            self._draw_ahead(pool)
+        self._needs_plan()
+        return pair
+
+    async def wait(self, spec: str, wait_s: float) -> Pair:
+        """A pair, like ``take_nowait``, in the order of asking.
+
+        ``wait_s`` is how long to wait for a pair to be made; one that a shard holds is waited for anyway.
+        Raises ``ThrottlingException`` (``pool_dry``, ``overloaded``).
+        """
+        pool = self.pools[spec]
+        dry = pool.is_dry
+        pool.book.dry += dry
+        if dry and wait_s <= 0:
+            raise self._dry_error(pool)
+        if len(pool.waiters) >= MAX_WAITING:
+            raise ThrottlingException(
+                f"{len(pool.waiters)} requests already wait for {spec}",
+                reason="overloaded",
+                retry_after_s=1.0,
+            )
+        waiter = _Waiter()
+        pool.waiters.append(waiter)
+        self._draw_ahead(pool)
+        try:
+            with trio.move_on_after(wait_s if dry else max(wait_s, DRAW_GRACE_S)):
+                await waiter.woken.wait()
+        except BaseException:
+            # The caller is gone. A pair handed over between its cancellation and this line is burnt.
+            if waiter.pair is not None:
+                self.burn(spec, "client_gone")
+            else:
+                pool.waiters.remove(waiter)
+            raise
+        if waiter.pair is None:
+            pool.waiters.remove(waiter)
+            raise self._dry_error(pool)
+        return waiter.pair
+
+    def _take(self, pool: Pool) -> Pair:
+        """Take before build: from here on the pair is in no place that another request could reach."""
+        pair = pool.ready.popleft()
+        pool.book.move(State.READY, State.TAKEN)
+        return pair
+
+    def issue(self, spec: str) -> None:
+        """A taken pair's answer has been handed to the kernel, whole."""
+        self.pools[spec].book.move(State.TAKEN, State.ISSUED)
+
+    def burn(self, spec: str, reason: str) -> None:
+        """A taken pair will not reach its client; nobody else gets it."""
+        self.pools[spec].book.discard(State.TAKEN, reason)
+
+    # --- taking pairs in
+
+    def hold(self, shard: int, spec: str, count: int) -> None:
+        """A shard may hold ``count`` more pairs (already recorded)."""
+        pool = self.pools[spec]
+        pool.book.move(State.RECORDED, State.HELD, count)
+        pool.held[shard] = pool.held.get(shard, 0) + count
+        self._draw_ahead(pool)
+
+    def receive(self, shard: int, spec: str, pairs: Iterable[Pair]) -> int:
+        """A draw has arrived whole: make its pairs ready, or give them to those who wait.
+
+        Returns how many were damaged on the way and burnt.
+        """
+        pool = self.pools[spec]
+        asked, damaged = pool.drawing.pop(shard, 0), 0
+        pool.held[shard] -= asked
+        pool.book.move(State.HELD, State.DRAWN, asked)
+        for pair in pairs:
+            if pair.spec == spec and pair.is_intact():
+                pool.book.move(State.DRAWN, State.READY)
+                pool.ready.append(pair)
+            else:
+                pool.book.discard(State.DRAWN, "damaged")
+                damaged += 1
+        self._serve_waiters(pool)
+        self._draw_ahead(pool)
+        self._needs_plan()
+        return damaged
+
+    def lose_shard(self, shard: int) -> None:
+        """A shard is gone, and with it what it held and what it was about to hand over."""
+        for pool in self.pools.values():
+            pool.drawing.pop(shard, None)
+            lost = pool.held.pop(shard, 0)
+            if lost:
+                pool.book.discard(State.HELD, "worker_lost", lost)
+            self._draw_ahead(pool)
+        self._needs_plan()
+
+    def burn_ready(self, reason: str) -> None:
+        """Burn all ready sets: the daemon stops, or must not issue what it holds."""
+        for pool in self.pools.values():
+            if pool.ready:
+                pool.book.discard(State.READY, reason, len(pool.ready))
+                pool.ready.clear()
+
+    def _serve_waiters(self, pool: Pool) -> None:
+        while pool.ready and pool.waiters:
+            waiter = pool.waiters.popleft()
+            waiter.pair = self._take(pool)
+            waiter.woken.set()
+
+    def _draw_ahead(self, pool: Pool) -> None:
+        """Ask shards for what the ready set lacks, before it is needed."""
+        coming = len(pool.ready) + sum(pool.drawing.values())
+        missing = pool.ready_target + len(pool.waiters) - coming
+        if missing > 0 and (pool.waiters or coming * 2 <= pool.ready_target):
+            for shard, count in refill.draws(missing, pool.held, pool.drawing):
+                pool.drawing[shard] = count
+                self._send_draw(shard, pool.spec, count)
+        if pool.waiters:
+            self._needs_plan()
+
+    def _dry_error(self, pool: Pool) -> ThrottlingException:
+        return ThrottlingException(
+            f"no {pool.spec} pair is ready; try again, or pass wait_s to wait for one",
+            reason="pool_dry",
+            retry_after_s=1.0,
+        )

@@ -1,0 +1,202 @@
+"""Keeps the worker processes: starts shards, has makers started, restarts what dies, tells why.
+
+One task a shard lives as long as the daemon. A maker is its shard's child, but when it may start again
+is decided here, where the clock and the record of its failures are.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import trio
+
+from kpcache.core import restart
+from kpcache.core.pair import Pair
+from kpcache.daemon.floor import Floor, ShardFaultError
+from kpcache.daemon.notices import log, printable
+from kpcache.daemon.shard_link import ShardLink
+from kpcache.daemon.stock import Stock
+
+# A program that says nothing for so long after its start is not going to.
+START_TIMEOUT_S = 30.0
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker's place, kept over restarts; ``state``: starting, up, backoff or failed."""
+
+    role: str
+    shard: int
+    maker: int | None = None
+    pid: int | None = None
+    state: str = "starting"
+    restarts: int = 0
+    reason: str = ""
+    failures: int = 0
+    started: float = 0.0
+
+    def status(self) -> dict[str, Any]:
+        """As ``kpcache.Status`` shows it."""
+        names = ("role", "shard", "maker", "pid", "state", "restarts", "reason")
+        return {name: getattr(self, name) for name in names}
+
+
+class Supervisor:
+    """All workers. ``placement[i]`` is how many makers shard i has."""
+
+    def __init__(self, placement: list[int], scheduling: str, generation: int) -> None:
+        self._init = {"scheduling": scheduling, "generation": generation, "tag_key": os.urandom(32)}
+        self.shards = [Worker("shard", shard) for shard in range(len(placement))]
+        self.makers = {
+            (shard, maker): Worker("maker", shard, maker)
+            for shard, count in enumerate(placement)
+            for maker in range(count)
+        }
+        self._links: dict[int, ShardLink] = {}
+        self._sequence: dict[int, int] = {}
+        self._draws = 0
+        self._settled = trio.Event()
+        self._stock: Stock
+        self._floor: Floor
+        self._nursery: trio.Nursery
+
+    @property
+    def workers(self) -> list[Worker]:
+        return [*self.shards, *self.makers.values()]
+
+    async def run(self, stock: Stock, floor: Floor) -> None:
+        """Keep all workers until cancelled; when this returns, none is left."""
+        self._stock, self._floor = stock, floor
+        async with trio.open_nursery() as self._nursery:
+            for worker in self.shards:
+                self._nursery.start_soon(self._keep_shard, worker)
+
+    async def wait_settled(self) -> None:
+        """Until every maker has come up, or failed for the first time."""
+        await self._settled.wait()
+
+    def send(self, shard: int, message: list[Any]) -> None:
+        """Write to a shard; void if it is gone."""
+        if shard in self._links:
+            self._links[shard].send(message)
+
+    def send_draw(self, shard: int, spec: str, count: int) -> None:
+        """Ask a shard for pairs."""
+        self._draws += 1
+        self.send(shard, ["draw", self._draws, spec, count])
+
+    # --- shards
+
+    async def _keep_shard(self, worker: Worker) -> None:
+        while True:
+            worker.started = trio.current_time()
+            worker.state = "starting"
+            link = ShardLink(worker.shard, lambda message: self._handle(worker, message))
+            self._links[worker.shard] = link
+            self._sequence[worker.shard] = 0
+            link.send(["init", {"shard": worker.shard, **self._init}])
+            try:
+                reason = await link.run()
+            except OSError as error:
+                reason = f"cannot be started: {error.strerror}"
+            finally:
+                self._lose_shard(worker.shard)
+            await self._back_off(worker, reason)
+
+    def _lose_shard(self, shard: int) -> None:
+        del self._links[shard]
+        for key, maker in self.makers.items():
+            if key[0] == shard:
+                maker.pid, maker.state = None, "starting"
+        self._floor.lose_shard(shard)
+        self._stock.lose_shard(shard)
+
+    async def _back_off(self, worker: Worker, reason: str) -> None:
+        """Wait until the worker may start again."""
+        verdict = restart.decide(worker.failures, trio.current_time() - worker.started)
+        worker.pid, worker.reason = None, printable(reason)
+        worker.failures, worker.state = verdict.failures, verdict.state
+        name = worker.role if worker.maker is None else f"{worker.role} {worker.maker} of shard"
+        again = f"in {verdict.delay_s:g} s" if verdict.delay_s else "at once"
+        log.warning("%s %d ended (%s); it starts again %s", name, worker.shard, worker.reason, again)
+        self._note_settled()
+        await trio.sleep(verdict.delay_s)
+        worker.restarts += 1
+
+    def _note_settled(self) -> None:
+        if all(maker.state != "starting" for maker in self.makers.values()) or all(
+            shard.failures for shard in self.shards
+        ):
+            self._settled.set()
+
+    # --- messages
+
+    def _handle(self, worker: Worker, message: list[Any]) -> None:
+        """Act on one message of a shard. Raises ``ShardFaultError`` or what a malformed one leads to."""
+        handler = self._HANDLERS.get(message[0])
+        if handler is None:
+            raise ShardFaultError("an unknown message")
+        handler(self, worker, *message[1:])
+
+    def _on_ready(self, worker: Worker) -> None:
+        worker.state, worker.pid = "up", self._links[worker.shard].pid
+        for shard, maker in self.makers:
+            if shard == worker.shard:
+                self._start_maker(self.makers[shard, maker])
+
+    def _start_maker(self, maker: Worker) -> None:
+        maker.state, maker.started = "starting", trio.current_time()
+        self.send(maker.shard, ["start_maker", maker.maker])
+
+    def _on_maker(self, worker: Worker, number: int, state: str, pid: int, reason: str) -> None:
+        maker = self.makers[worker.shard, number]
+        if state == "up":
+            maker.state, maker.pid = "up", pid
+            self._floor.maker_up(worker.shard, number)
+            self._note_settled()
+        else:
+            self._floor.maker_lost(worker.shard, number)
+            self._nursery.start_soon(self._restart_maker, maker, reason, self._links[worker.shard])
+
+    async def _restart_maker(self, maker: Worker, reason: str, link: ShardLink) -> None:
+        await self._back_off(maker, reason)
+        if self._links.get(maker.shard) is link:  # else its shard has died as well and restarts it
+            self._start_maker(maker)
+
+    def _on_made(
+        self, worker: Worker, maker: int, order: int, spec: str, pairs: list[Any], keygen_s: float
+    ) -> None:
+        self._floor.made(worker.shard, maker, order, spec, pairs, keygen_s)
+
+    def _on_unsound(self, worker: Worker, maker: int, order: int, spec: str, count: int, reason: str) -> None:
+        self._floor.unsound(worker.shard, maker, order, spec, count, printable(reason))
+
+    def _on_done(self, worker: Worker, maker: int, order: int) -> None:
+        self._floor.done(worker.shard, maker, order)
+
+    def _on_batch(self, worker: Worker, _draw: int, sequence: int, spec: str, batch: list[Any]) -> None:
+        """Pairs drawn. A shard's batches are numbered so that none can ever be taken in twice."""
+        if sequence <= self._sequence[worker.shard]:
+            raise ShardFaultError("a batch came twice")
+        self._sequence[worker.shard] = sequence
+        pairs = [
+            Pair(spec, generation, private, public, digest)
+            for _, generation, private, public, digest in batch
+        ]
+        if len(pairs) != self._stock.pools[spec].drawing.get(worker.shard):
+            raise ShardFaultError("a batch is not of the size that was drawn")
+        damaged = self._stock.receive(worker.shard, spec, pairs)
+        if damaged:
+            log.error(
+                "%d %s pairs of shard %d were damaged on the way and burnt", damaged, spec, worker.shard
+            )
+
+    _HANDLERS: ClassVar[dict[str, Callable[..., None]]] = {
+        "ready": _on_ready,
+        "maker": _on_maker,
+        "made": _on_made,
+        "unsound": _on_unsound,
+        "done": _on_done,
+        "batch": _on_batch,
+    }
