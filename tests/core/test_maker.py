@@ -1,0 +1,120 @@
+"""What a maker says about its work: every pair ordered is told of once, and no unsound one is sent."""
+
+from typing import Any, cast
+
+import pytest
+
+from kpcache.core.pair import Pair
+from kpcache.core.pipe import FrameReader
+from kpcache.worker import generate as generate_module
+from kpcache.worker import maker as maker_module
+from kpcache.worker.checks import check, tags
+from kpcache.worker.generate import generate
+from kpcache.worker.maker import Maker
+from kpcache.worker.process import StartError
+
+TAG_KEY = b"k" * 32
+GENERATION = 7
+
+
+class FakePipe:
+    """Keeps what was sent."""
+
+    def __init__(self) -> None:
+        self._reader = FrameReader()
+        self.messages: list[list[Any]] = []
+
+    def sendall(self, data: bytes) -> None:
+        self.messages += self._reader.feed(data)
+
+
+def work(spec: str, count: int, before_key: Any = lambda: None) -> list[list[Any]]:
+    pipe = FakePipe()
+    Maker(cast(Any, pipe), TAG_KEY, GENERATION, before_key).make(5, spec, count)
+    return pipe.messages
+
+
+def test_a_quick_spec_comes_in_batches_of_sound_closed_pairs() -> None:
+    *made, done = work("ECC_NIST_P256", 40)
+    assert done == ["done", 5]
+    assert {tuple(message[:3]) for message in made} == {("made", 5, "ECC_NIST_P256")}
+    assert sum(len(message[3]) for message in made) == 40
+    assert max(len(message[3]) for message in made) <= 32
+    assert all(message[4] > 0 for message in made)
+    privates = set()
+    for message in made:
+        for generation, private, public, digest, pair_tags in message[3]:
+            assert generation == GENERATION
+            assert check("ECC_NIST_P256", private, public) == ""
+            assert Pair("ECC_NIST_P256", generation, private, public, digest).is_intact()
+            assert pair_tags == tags("ECC_NIST_P256", private, public, TAG_KEY)
+            privates.add(private)
+    assert len(privates) == 40
+
+
+def test_an_rsa_pair_is_sent_when_it_is_made() -> None:
+    assert [message[0] for message in work("RSA_2048", 2)] == ["made", "made", "done"]
+
+
+def test_randomness_is_mixed_in_before_each_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    story: list[str] = []
+
+    def recorded(spec: str) -> tuple[bytes, bytes]:
+        story.append("key")
+        return generate(spec)
+
+    monkeypatch.setattr(maker_module, "generate", recorded)
+    work("ECC_NIST_EDWARDS25519", 3, lambda: story.append("reseed"))
+    assert story == ["reseed", "key"] * 3
+
+
+def test_an_unsound_pair_is_told_of_and_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    private, public = generate("ECC_NIST_P256")
+    made = iter([(private, public), (private, public[:-1] + bytes([public[-1] ^ 1])), (private, public)])
+    monkeypatch.setattr(maker_module, "generate", lambda _spec: next(made))
+    messages = {message[0]: message for message in work("ECC_NIST_P256", 3)}
+    assert messages["unsound"][:4] == ["unsound", 5, "ECC_NIST_P256", 1]
+    assert messages["unsound"][4]
+    assert [pair[1:3] for pair in messages["made"][3]] == [[private, public]] * 2
+    assert list(messages)[-1] == "done"
+
+
+def test_an_order_of_unsound_pairs_only_ends_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maker_module, "generate", lambda _spec: (b"", b""))
+    assert [message[0] for message in work("RSA_2048", 2)] == ["unsound", "unsound", "done"]
+
+
+def test_without_rand_add_no_key_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build of cryptography without it must be refused with the cure, not used."""
+
+    class Lib:
+        pass
+
+    class OpenSSL:
+        lib = Lib()
+
+    import cryptography.hazmat.bindings._rust as rust
+
+    monkeypatch.setattr(rust, "_openssl", OpenSSL())
+    with pytest.raises(StartError, match="install"):
+        generate_module.reseeder()
+
+
+def test_the_reseeder_feeds_fresh_bytes_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def urandom(size: int) -> bytes:
+        asked.append(size)
+        return bytes(size)
+
+    monkeypatch.setattr("os.urandom", urandom)
+    reseed = generate_module.reseeder()
+    reseed()
+    reseed()
+    assert asked == [48, 48]
+
+
+@pytest.mark.parametrize("spec", ["SM2", "ML_KEM_512", "rsa"])
+def test_a_spec_that_cannot_be_made_is_an_error(spec: str) -> None:
+    with pytest.raises(ValueError, match="can be made"):
+        generate(spec)
