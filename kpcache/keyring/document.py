@@ -15,6 +15,7 @@ must not touch raises the version.
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -74,11 +75,13 @@ def encode(document: Document) -> bytes:
 
 def decode(data: bytes) -> Document:
     """The keyring in the bytes of a file. Raises ``DocumentError``."""
-    try:
+    file: object = None
+    with contextlib.suppress(ValueError, RecursionError):
         file = json.loads(data)
-    except (ValueError, RecursionError):
-        # From None: a JSONDecodeError carries the whole document, secrets included.
-        raise DocumentError("it is not JSON") from None
+    if file is None:
+        # Raised out here: a JSONDecodeError carries the whole document, secrets included, and as the context
+        # of this error it would travel with it.
+        raise DocumentError("it is not JSON")
     if not isinstance(file, dict) or file.get("format") != FORMAT:
         raise DocumentError("it is not a kpcache keyring")
     if file.get("version") != VERSION:

@@ -45,12 +45,15 @@ GOOD = document.encode(
 
 
 def refusal(data: bytes) -> str:
-    """The message; neither it nor the whole traceback shows the secret."""
+    """The message; neither it, nor the traceback, nor what travels with the error shows the secret."""
     with pytest.raises(DocumentError) as caught:
         document.decode(data)
     told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__dict__)
     for form in (base64.b64encode(SECRET).decode(), SECRET.hex(), repr(SECRET)):
         assert form not in told
+    cause = caught.value.__context__
+    assert not hasattr(cause, "doc"), "a JSONDecodeError carries the document"
+    assert not hasattr(cause, "object"), "and so does a UnicodeDecodeError"
     return str(caught.value)
 
 

@@ -4,7 +4,6 @@ import hmac
 import os
 import traceback
 import uuid
-from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
@@ -27,28 +26,15 @@ text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8)
 contexts = st.dictionaries(text, text, max_size=5)
 
 
-class Clock:
-    """Monotonic seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+def record() -> KeyRecord:
+    key_id, secret = str(uuid.UUID(bytes=os.urandom(16), version=4)), os.urandom(32)
+    material = Material(crypto.material_id(secret, key_id), 0.0, secret)
+    return KeyRecord(key_id, "Enabled", 0.0, None, "", (material,))
 
 
-def record(state: str = "Enabled", materials: int = 1) -> KeyRecord:
-    key_id = str(uuid.UUID(bytes=os.urandom(16), version=4))
-    secrets = [os.urandom(32) for _ in range(materials)]
-    made = tuple(Material(crypto.material_id(secret, key_id), 0.0, secret) for secret in secrets)
-    return KeyRecord(key_id, state, 0.0, 9.5 if state == "PendingDeletion" else None, "", made)
-
-
-def keyring(
-    *records: KeyRecord, clock: Clock | None = None, urandom: Callable[[int], bytes] = os.urandom
-) -> Keyring:
+def keyring(*records: KeyRecord) -> Keyring:
     """The first record is what the alias names."""
-    return Keyring(Document(records, {ALIAS: records[0].key_id}), clock or Clock(), urandom)
+    return Keyring(Document(records, {ALIAS: records[0].key_id}), lambda: 0.0, os.urandom)
 
 
 RING = keyring(record())
@@ -183,70 +169,6 @@ def test_known_answer_is_what_an_epoch_writes_and_unwrap_reads() -> None:
     blob = epoch.wrap(plaintext, {"é": "", "app": "billing"})
     assert blob.hex() in "".join((envelope.__doc__ or "").split())
     assert crypto.unwrap(secret, envelope.parse(blob), {"app": "billing", "é": ""}) == plaintext
-
-
-def test_salt_and_nonces_are_the_kernels_bytes() -> None:
-    drawn: list[bytes] = []
-
-    def urandom(size: int) -> bytes:
-        drawn.append(os.urandom(size))
-        return drawn[-1]
-
-    ring = keyring(record(), urandom=urandom)
-    blobs = [envelope.parse(ring.encrypt(ring.resolve(ALIAS), b"private", {})) for _ in range(3)]
-    assert [blobs[0].salt, *(blob.nonce for blob in blobs)] == drawn
-
-
-def epochs_of(ring: Keyring, between: Callable[[], None], wraps: int) -> int:
-    """How many salts so many wraps use."""
-    salts = set()
-    for _ in range(wraps):
-        salts.add(envelope.parse(ring.encrypt(ring.resolve(ALIAS), b"private", {})).salt)
-        between()
-    return len(salts)
-
-
-def test_an_epoch_lasts_an_hour() -> None:
-    clock = Clock()
-    ring = keyring(record(), clock=clock)
-
-    def pass_a_quarter() -> None:
-        clock.now += 900.0
-
-    assert epochs_of(ring, pass_a_quarter, 4) == 1
-    assert epochs_of(ring, pass_a_quarter, 8) == 2
-
-
-def test_an_epoch_ends_after_its_number_of_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert crypto.EPOCH_WRAPS == 2**32
-    monkeypatch.setattr(crypto, "EPOCH_WRAPS", 5)
-    assert epochs_of(keyring(record()), lambda: None, 15) == 3
-
-
-def test_an_epoch_ends_when_told_and_with_the_process() -> None:
-    only = record()
-    ring = keyring(only)
-    assert epochs_of(ring, ring.new_epoch, 3) == 3
-    assert epochs_of(ring, lambda: None, 3) == 1
-    blobs = [keyring(only).encrypt(ring.resolve(ALIAS), b"private", {}) for _ in range(2)]
-    assert len({envelope.parse(blob).salt for blob in blobs}) == 2
-    assert [ring.decrypt(blob, {}).plaintext for blob in blobs] == [b"private"] * 2
-
-
-def test_the_last_material_wraps_and_all_of_them_open() -> None:
-    rotated = record(materials=3)
-    before = keyring(KeyRecord(rotated.key_id, "Enabled", 0.0, None, "", rotated.materials[:1]))
-    after = keyring(rotated)
-    old = before.encrypt(before.resolve(ALIAS), b"old", {})
-    new = after.encrypt(after.resolve(ALIAS), b"new", {})
-    assert after.decrypt(old, {}).plaintext == b"old"
-    assert after.decrypt(old, {}).material_id == rotated.materials[0].material_id
-    assert (
-        after.decrypt(new, {}).material_id
-        == after.resolve(ALIAS).material_id
-        == rotated.materials[2].material_id
-    )
-    assert_refused(new, {}, before)
 
 
 @pytest.mark.parametrize("size", [0, 4097])
