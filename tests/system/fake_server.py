@@ -2,10 +2,11 @@
 misbehaves on demand. One thread per connection; everything ends with ``close``.
 """
 
+import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,9 +33,9 @@ MATERIAL_ID = "ab" * 32
 
 Answer = dict[str, Any]
 # What a fault gets: the request's number on this server (from 1) and its msgid. It returns None to have
-# the request answered as usual, or a list of pieces to write instead, each in a send of its own; after
-# them, and always when one is b"", the connection is closed.
-Fault = Callable[[int, int], list[bytes] | None]
+# the request answered as usual, or pieces to write instead, each in a send of its own; after
+# them the connection is closed.
+Fault = Callable[[int, int], Iterable[bytes] | None]
 
 
 def make_pair(spec: str) -> tuple[bytes, bytes]:
@@ -98,10 +99,8 @@ class FakeServer:
         with self._lock:
             live, self._live = self._live, []
         for connection, thread in live:
-            try:
+            with contextlib.suppress(OSError):  # the other side closed first
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # the other side closed first
             thread.join()
             connection.close()
 
