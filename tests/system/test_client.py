@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kpcache import Client, load_private_key
 from kpcache.client.connection import MAX_ANSWER_BYTES
+from kpcache.client.members import DataKeyPairMembers
 from kpcache.errors import (
     DaemonUnreachableError,
     InvalidCiphertextException,
@@ -27,7 +28,7 @@ from kpcache.errors import (
 )
 from tests.system.fake_server import FakeServer, encode_answer, status
 
-P256 = {"KeyId": "alias/kpcache", "KeyPairSpec": "ECC_NIST_P256"}
+P256: DataKeyPairMembers = {"KeyId": "alias/kpcache", "KeyPairSpec": "ECC_NIST_P256"}
 
 
 @pytest.fixture
@@ -108,7 +109,8 @@ def test_an_answer_longer_than_one_receive_arrives_whole(server: FakeServer, cli
 
 def test_a_request_longer_than_the_socket_buffers_arrives_whole(server: FakeServer, client: Client) -> None:
     context = {"k": "v" * 1_000_000}
-    client.generate_data_key_pair_without_plaintext(**P256, EncryptionContext=context)  # type: ignore[misc]
+    members: DataKeyPairMembers = {**P256, "EncryptionContext": context}
+    client.generate_data_key_pair_without_plaintext(**members)
     assert server.requests[0][1][0]["EncryptionContext"] == context
 
 
@@ -126,7 +128,7 @@ def test_a_member_that_cannot_be_sent_is_refused_here_and_harms_nothing(
     server: FakeServer, client: Client
 ) -> None:
     with pytest.raises(ValidationException):
-        client.decrypt(CiphertextBlob=object())  # type: ignore[typeddict-item]
+        client.decrypt(CiphertextBlob=object())  # type: ignore[arg-type]
     assert client.ping()
     assert [method for method, _ in server.requests] == ["kpcache.Ping"]
 

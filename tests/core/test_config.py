@@ -1,0 +1,222 @@
+"""Settings: defaults, what is refused and with which words, and the explained file."""
+
+import contextlib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kpcache.cli.config_file import defaults_for, load_file
+from kpcache.core.config import Config, Defaults, load, to_mapping
+from kpcache.core.specs import MAKEABLE, SPECS
+from kpcache.errors import ConfigError
+
+ROOT = defaults_for({}, 0, usable_cpus=4)
+EXPLAINED = Path(__file__).parents[2] / "config" / "kpcache.toml"
+
+
+def settings(**tables: Any) -> Config:
+    return load(tables, defaults=ROOT)
+
+
+def test_the_explained_file_shows_every_key_with_its_default() -> None:
+    shown = tomllib.loads(EXPLAINED.read_text())
+    assert load(shown, defaults=ROOT) == load({}, defaults=ROOT)
+    effective = to_mapping(load({}, defaults=ROOT))
+    assert {name: set(table) for name, table in shown.items()} == {
+        name: set(table) for name, table in effective.items()
+    }
+    assert {name: set(row) for name, row in shown["pools"].items()} == {
+        name: set(row) for name, row in effective["pools"].items()
+    }
+
+
+def test_pools_default_to_the_spec_table() -> None:
+    pools = settings().pools
+    assert tuple(pools) == MAKEABLE
+    for name, pool in pools.items():
+        assert (pool.target, pool.low_water) == (SPECS[name].target, SPECS[name].low_water)
+
+
+def test_naming_one_pool_leaves_the_others() -> None:
+    pools = settings(pools={"RSA_2048": {"target": 1000}}).pools
+    assert (pools["RSA_2048"].target, pools["RSA_2048"].low_water) == (1000, 250)
+    assert pools["RSA_3072"] == settings().pools["RSA_3072"]
+
+
+@pytest.mark.parametrize(("target", "low_water"), [(0, 0), (1, 1), (3, 1), (4, 1), (10, 2)])
+def test_low_water_is_a_quarter_of_a_target_given_alone(target: int, low_water: int) -> None:
+    assert settings(pools={"RSA_2048": {"target": target}}).pools["RSA_2048"].low_water == low_water
+
+
+@pytest.mark.parametrize(
+    ("workers", "shards", "makers"),
+    [
+        ({}, 2, 4),
+        ({"makers": 1}, 1, 1),
+        ({"makers": "auto", "shards": "auto"}, 2, 4),
+        ({"shards": 8}, 8, 8),
+        ({"shards": 3, "makers": 9}, 3, 9),
+    ],
+)
+def test_workers_are_resolved(workers: dict[str, object], shards: int, makers: int) -> None:
+    resolved = settings(workers=workers).workers
+    assert (resolved.shards, resolved.makers) == (shards, makers)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"demon": {}}, "demon: there is no such key; did you mean daemon?"),
+    ({"requests": {"wait_timeout": 5}}, "requests.wait_timeout: there is no such key; did you mean"),
+    ({"pools": {"RSA_1024": {}}}, "pools.RSA_1024: there is no such key"),
+    ({"pools": {"RSA_2048": {"high": 1}}}, "pools.RSA_2048.high: there is no such key"),
+    ({"daemon": 3}, "daemon = 3: must be a table, written [daemon]"),
+    ({"pools": {"RSA_2048": 5}}, "pools.RSA_2048 = 5: must be a table, written [pools.RSA_2048]"),
+    ({"requests": {"wait_timeout_s": True}}, "requests.wait_timeout_s = true: must be a number of seconds"),
+    ({"requests": {"wait_timeout_s": float("nan")}}, "must be a number of seconds from 0 to 3600"),
+    ({"requests": {"wait_timeout_s": float("inf")}}, "must be a number of seconds from 0 to 3600"),
+    ({"requests": {"max_connections": 0}}, "requests.max_connections = 0: must be a whole number from 1"),
+    ({"requests": {"max_connections": 1.0}}, "requests.max_connections = 1.0: must be a whole number"),
+    ({"requests": {"max_message_bytes": 1024}}, "must be a whole number from 16384"),
+    ({"requests": {"on_dry": "queue"}}, "requests.on_dry = 'queue': must be one of \"wait\", \"fail\""),
+    ({"workers": {"shards": "many"}}, "workers.shards = 'many': must be \"auto\" or a whole number"),
+    ({"workers": {"shards": 3, "makers": 2}}, "workers.shards = 3: must be at most workers.makers (2)"),
+    ({"pools": {"RSA_2048": {"low_water": 999}}}, "pools.RSA_2048.low_water = 999: must be at most target"),
+    ({"pools": {"SM2": {"target": 1}}}, "pools.SM2.target = 1: must be 0"),
+    ({"daemon": {"socket_mode": 660}}, 'daemon.socket_mode = 660: must be octal permissions in quotes'),
+    ({"daemon": {"socket_mode": "0998"}}, "must be octal permissions"),
+    ({"daemon": {"socket": "kpcache.sock"}}, "must be an absolute path"),
+    ({"daemon": {"socket": "/run/../etc/s"}}, "must be an absolute path without .."),
+    ({"daemon": {"socket": "/run/admin.sock"}}, "not admin.sock"),
+    ({"daemon": {"socket": "/" + "s" * 107}}, "at most 107 bytes"),
+    ({"daemon": {"socket": "/" + "d" * 100 + "/s"}}, "at most 107 bytes"),
+    ({"daemon": {"socket": "/var/lib/kpcache/s"}}, "must not lie in daemon.state_dir"),
+    ({"daemon": {"runtime_dir": "/var/lib/kpcache"}}, "must be a folder of its own"),
+    ({"daemon": {"runtime_dir": "/run/kpcache"}}, "must be a folder of its own"),
+    ({"daemon": {"socket_group": "a\nb"}}, "printable"),
+    ({"metrics": {"listen": "localhost:9743"}}, "must be an address and a port"),
+    ({"metrics": {"listen": "127.0.0.1:0"}}, "must be an address and a port"),
+    ({"metrics": {"listen": "127.0.0.1:65536"}}, "must be an address and a port"),
+    ({"metrics": {"listen": "::1:9743"}}, "must be an address and a port"),
+    ({"metrics": {"listen": 9743}}, "must be an address and a port"),
+    ({"keyring": {"default_alias": "kpcache"}}, 'must be "alias/" and a name'),
+    ({"keyring": {"default_alias": "alias/aws/kms"}}, 'must be "alias/" and a name'),
+    ({"keyring": {"default_alias": "alias/a\n"}}, 'must be "alias/" and a name'),
+    ({"keyring": {"create": True}}, "keyring.create = true: must be one of"),
+    ({"aws": {"enabled": True}}, "this version cannot use keys in AWS"),
+    ({"aws": {"keys": "*"}}, "aws.keys = '*': must be a list of strings"),
+    ({"prewrapped": [{"spec": "RSA_2048"}]}, "this version has no pre-wrapped pools"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tables", "words"), REFUSED, ids=[words for _, words in REFUSED])
+def test_what_is_wrong_is_refused_with_the_place_and_the_cure(tables: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tables, defaults=ROOT)
+    assert words in caught.value.message
+    assert caught.value.message.isprintable()
+    assert caught.value.exit_code == 2
+
+
+def test_a_long_or_hostile_value_is_shown_cut_and_escaped() -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(requests={"on_dry": "\x1b[2J" + "x" * 10_000})
+    assert len(caught.value.message) < 250
+    assert "\x1b" not in caught.value.message
+
+
+@pytest.mark.parametrize("listen", ["", "[::1]:9743", "0.0.0.0:80"])
+def test_addresses_that_fit(listen: str) -> None:
+    assert settings(metrics={"listen": listen}).metrics.listen == listen
+
+
+_VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "daemon": st.fixed_dictionaries(
+        {},
+        optional={
+            "socket": st.sampled_from(["/run/a/b.sock", "/s"]),
+            "socket_mode": st.sampled_from(["0600", "660", "0777"]),
+            "socket_group": st.sampled_from(["", "apps"]),
+            "state_dir": st.sampled_from(["/srv/k", "/var/lib/x y"]),
+        },
+    ),
+    "workers": st.fixed_dictionaries(
+        {}, optional={"makers": st.integers(8, 1024), "shards": st.one_of(st.just("auto"), st.integers(1, 8))}
+    ),
+    "pools": st.dictionaries(
+        st.sampled_from(MAKEABLE),
+        st.fixed_dictionaries({"target": st.integers(0, 100_000)}, optional={"max_age_s": st.floats(0, 1e6)}),
+    ),
+    "requests": st.fixed_dictionaries({}, optional={"wait_timeout_s": st.floats(0, 3600)}),
+    "keyring": st.fixed_dictionaries({}, optional={"create": st.sampled_from(["if_empty", "never"])}),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=_VALUES), st.integers(1, 256))
+def test_printed_settings_load_as_the_same_settings(tables: dict[str, Any], cpus: int) -> None:
+    defaults = Defaults("/run/k/k.sock", "/var/lib/k", "/run/k/reserve", cpus)
+    config = load(tables, defaults=defaults)
+    printed = tomllib.loads(tomli_w.dumps(to_mapping(config)))
+    assert load(printed, defaults=ROOT) == config
+
+
+@given(st.dictionaries(st.text(), st.recursive(st.none() | st.text() | st.integers(), st.lists), max_size=3))
+def test_nothing_makes_it_fail_otherwise(tables: dict[str, Any]) -> None:
+    for mapping in (tables, {"daemon": tables}, {"pools": tables}, {"pools": {"RSA_2048": tables}}):
+        with contextlib.suppress(ConfigError):
+            load(mapping, defaults=ROOT)
+
+
+# Defaults for who runs it, and files
+
+
+def test_root_has_the_systems_folders() -> None:
+    assert Defaults("/run/kpcache/kpcache.sock", "/var/lib/kpcache", "/run/kpcache/reserve", 4) == ROOT
+
+
+def test_others_have_their_xdg_folders() -> None:
+    environ = {"XDG_RUNTIME_DIR": "/run/user/7", "XDG_STATE_HOME": "/home/u/state"}
+    assert defaults_for(environ, 7, usable_cpus=1) == Defaults(
+        "/run/user/7/kpcache/kpcache.sock", "/home/u/state/kpcache/state", "/run/user/7/kpcache/reserve", 1
+    )
+
+
+def test_without_a_runtime_folder_the_defaults_still_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/u")
+    defaults = defaults_for({}, 7, usable_cpus=1)
+    assert defaults.socket == "/home/u/.local/state/kpcache/kpcache.sock"
+    assert load({}, defaults=defaults).daemon.socket == Path(defaults.socket)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[daemon", "not TOML"),
+        (b"\xff\xfe", "not TOML"),
+        (b"[daemon]\n[daemon]", "not TOML"),
+        (b"#" * 1_100_000, "larger than any file of settings"),
+        (b"[daemon]\nsocket = 3", "daemon.socket = 3: must be an absolute path"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    file = tmp_path / "k.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load_file(str(file))
+    assert caught.value.message.startswith(str(file))
+    assert words in caught.value.message
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load_file(str(tmp_path / "none"))
+
+
+def test_the_argument_goes_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "k.toml"
+    file.write_text('[daemon]\nsocket = "/in/file"\nsocket_mode = "0600"\n')
+    daemon = load_file(str(file), socket="/given/s").daemon
+    assert (daemon.socket, daemon.socket_mode) == (Path("/given/s"), 0o600)
