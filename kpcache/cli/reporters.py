@@ -67,7 +67,7 @@ class LiveReporter:
 
         for line in greeting(status, socket, state_dir, self._environ):
             self.notice(line)
-        with _terminal_may_be_gone():
+        with self._while_terminal_lasts():
             self._live = Live(
                 pools_table(status),
                 console=self._console,
@@ -81,7 +81,7 @@ class LiveReporter:
         from kpcache.cli.tables import pools_table
 
         if self._live is not None:
-            with _terminal_may_be_gone():
+            with self._while_terminal_lasts():
                 self._live.update(pools_table(status), refresh=True)
 
     def full(self, status: dict[str, Any]) -> None:
@@ -90,7 +90,7 @@ class LiveReporter:
         self.notice("pools are full")
 
     def notice(self, text: str) -> None:
-        with _terminal_may_be_gone():
+        with self._while_terminal_lasts():
             self._console.print(f"kpcache: {printable(text)}", soft_wrap=True)
 
     def stopping(self) -> None:
@@ -100,8 +100,16 @@ class LiveReporter:
     def _end_display(self) -> None:
         live, self._live = self._live, None
         if live is not None:
-            with _terminal_may_be_gone():
+            with self._while_terminal_lasts():
                 live.stop()
+
+    @contextlib.contextmanager
+    def _while_terminal_lasts(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):
+            # Gone, and so for good: without this, rich keeps all that it could not write.
+            self._console.quiet = True
 
 
 def greeting(status: dict[str, Any], socket: str, state_dir: str, environ: Mapping[str, str]) -> list[str]:
@@ -111,9 +119,3 @@ def greeting(status: dict[str, Any], socket: str, state_dir: str, environ: Mappi
         f"{status['version']} serves on {socket}; keys and state are in {state_dir}",
         f"pools are filling. In another terminal, try: kpcache get RSA_2048{option}",
     ]
-
-
-@contextlib.contextmanager
-def _terminal_may_be_gone() -> Iterator[None]:
-    with contextlib.suppress(OSError, ValueError):
-        yield

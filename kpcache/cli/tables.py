@@ -15,10 +15,18 @@ _WIDTH_WITHOUT_TERMINAL = 120
 _STATE_STYLES = {"up": "green", "starting": "yellow", "backoff": "yellow", "failed": "red"}
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the caller see it. rich would end the process and point its stdout elsewhere: a daemon whose
+        terminal is gone must go on.
+        """
+        raise BrokenPipeError
+
+
 def console_for(stream: IO[str]) -> Console:
     """No markup: what a daemon says is shown as it is."""
     width = None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL
-    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+    return _Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
 
 
 def status_view(status: Mapping[str, Any], socket: str | None) -> Group:
