@@ -85,6 +85,8 @@ class Scanner:
         while pos < size:
             first = buffer[pos]
             items = 0
+            if len(stack) == 1:
+                self._note_item(pos)
             if whole := _WHOLE[first]:
                 end = pos + whole
             elif _ITEMS[first] and not _LENGTH[first]:
@@ -93,8 +95,8 @@ class Scanner:
                 end, items = self._long_item(buffer, pos, first)
             if end > self._max_bytes:
                 raise WireError(f"the message is over the limit of {self._max_bytes} bytes")
-            if len(stack) < 2:
-                self._step_outside(buffer, pos, first, items)
+            if not stack:
+                self._require_message(buffer, pos, first, items)
             if end > size:
                 self._pos, self._need = pos, end
                 return None
@@ -130,12 +132,14 @@ class Scanner:
             raise WireError(f"the message holds an array or map of more than {MAX_ITEMS} entries")
         return end, length * per_entry
 
-    def _step_outside(self, buffer: bytearray, pos: int, first: int, items: int) -> None:
-        """Keep the rules of the message's own array, and where its items begin."""
-        if self._open:
-            if not self._head or self._head[-1] != pos:
-                self._head.append(pos)
-        elif _ITEMS[first] != 1 or (items not in (3, 4) and pos + 1 + _LENGTH[first] <= len(buffer)):
+    def _note_item(self, pos: int) -> None:
+        """Remember where one of the message's own items begins, also if that item turns out to be broken."""
+        if not self._head or self._head[-1] != pos:
+            self._head.append(pos)
+
+    def _require_message(self, buffer: bytearray, pos: int, first: int, items: int) -> None:
+        """Keep the rule of the message's own array."""
+        if _ITEMS[first] != 1 or (items not in (3, 4) and pos + 1 + _LENGTH[first] <= len(buffer)):
             raise WireError("a message must be an array of 4 items (a request) or 3 (a notification)")
 
     def address(self, buffer: bytearray) -> int | None:
