@@ -24,7 +24,10 @@ START_TIMEOUT_S = 30.0
 
 @dataclass(slots=True)
 class Worker:
-    """One worker's place, kept over restarts; ``state``: starting, up, backoff or failed."""
+    """One worker's place, kept over restarts; ``state``: starting, up, backoff or failed.
+
+    ``pairs``: sound pairs handed over by the maker that is up now; ``reason``: why the last one ended.
+    """
 
     role: str
     shard: int
@@ -32,13 +35,20 @@ class Worker:
     pid: int | None = None
     state: str = "starting"
     restarts: int = 0
+    pairs: int = 0
     reason: str = ""
     failures: int = 0
-    started: float = 0.0
+    started: float | None = None
+
+    def start(self) -> None:
+        """A new process is started for this place."""
+        self.restarts += self.started is not None
+        self.started = trio.current_time()
+        self.pid, self.state, self.pairs = None, "starting", 0
 
     def status(self) -> dict[str, Any]:
         """As ``kpcache.Status`` shows it."""
-        names = ("role", "shard", "maker", "pid", "state", "restarts", "reason")
+        names = ("role", "shard", "maker", "pid", "state", "restarts", "pairs", "reason")
         return {name: getattr(self, name) for name in names}
 
 
@@ -90,8 +100,7 @@ class Supervisor:
 
     async def _keep_shard(self, worker: Worker) -> None:
         while True:
-            worker.started = trio.current_time()
-            worker.state = "starting"
+            worker.start()
             link = ShardLink(worker.shard, lambda message: self._handle(worker, message))
             self._links[worker.shard] = link
             self._sequence[worker.shard] = 0
@@ -114,7 +123,7 @@ class Supervisor:
 
     async def _back_off(self, worker: Worker, reason: str) -> None:
         """Wait until the worker may start again."""
-        verdict = restart.decide(worker.failures, trio.current_time() - worker.started)
+        verdict = restart.decide(worker.failures, trio.current_time() - (worker.started or 0.0))
         worker.pid, worker.reason = None, printable(reason)
         worker.failures, worker.state = verdict.failures, verdict.state
         name = worker.role if worker.maker is None else f"{worker.role} {worker.maker} of shard"
@@ -122,7 +131,6 @@ class Supervisor:
         log.warning("%s %d ended (%s); it starts again %s", name, worker.shard, worker.reason, again)
         self._note_settled()
         await trio.sleep(verdict.delay_s)
-        worker.restarts += 1
 
     def _note_settled(self) -> None:
         if all(maker.state != "starting" for maker in self.makers.values()) or all(
@@ -146,7 +154,7 @@ class Supervisor:
                 self._start_maker(self.makers[shard, maker])
 
     def _start_maker(self, maker: Worker) -> None:
-        maker.state, maker.started = "starting", trio.current_time()
+        maker.start()
         self.send(maker.shard, ["start_maker", maker.maker])
 
     def _on_maker(self, worker: Worker, number: int, state: str, pid: int, reason: str) -> None:
@@ -168,6 +176,7 @@ class Supervisor:
         self, worker: Worker, maker: int, order: int, spec: str, pairs: list[Any], keygen_s: float
     ) -> None:
         self._floor.made(worker.shard, maker, order, spec, pairs, keygen_s)
+        self.makers[worker.shard, maker].pairs += len(pairs)
 
     def _on_unsound(self, worker: Worker, maker: int, order: int, spec: str, count: int, reason: str) -> None:
         self._floor.unsound(worker.shard, maker, order, spec, count, printable(reason))

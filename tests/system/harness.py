@@ -75,6 +75,11 @@ class Daemon:
         with self.client() as client:
             return dict(client.status())
 
+    def wait_full(self) -> None:
+        """Until every pool is full."""
+        command = [sys.executable, "-m", "kpcache", "wait", "--level", "full", "--socket", self.socket]
+        subprocess.run([*command, "--timeout", str(PATIENCE_S)], check=True, capture_output=True)
+
     def workers(self) -> dict[str, list[int]]:
         """The pids of all live workers by role."""
         pids: dict[str, list[int]] = {"shard": [], "maker": []}
@@ -129,16 +134,6 @@ def pools(**targets: int) -> str:
     return "".join(
         f"[pools.{spec}]\ntarget = {targets.get(spec, 0)}\nlow_water = {targets.get(spec, 0) // 4}\n"
         for spec in MAKEABLE
-    )
-
-
-def wait_full(client: Client) -> None:
-    """Until every pool is full: asks for the status as ``kpcache wait`` does."""
-    subprocess.run(
-        [sys.executable, "-m", "kpcache", "wait", "--level", "full", "--timeout", str(PATIENCE_S)],
-        env={**os.environ, "KPCACHE_SOCKET": str(client.socket_path)},
-        check=True,
-        capture_output=True,
     )
 
 
