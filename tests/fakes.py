@@ -5,11 +5,10 @@ None of them makes real keys: the parts that they serve move bytes and never loo
 
 import functools
 import itertools
-import os
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, cast
 
 import msgpack
 import trio
@@ -17,10 +16,11 @@ import trio.testing
 
 from kpcache.core.limits import Limits
 from kpcache.core.pair import Pair, handover_digest
+from kpcache.core.pool import State
 from kpcache.daemon.dispatcher import Dispatcher, Gate
 from kpcache.daemon.stock import Stock
 from kpcache.errors import InvalidCiphertextException, NotFoundException
-from kpcache.keyring import Decrypted, Key
+from kpcache.keyring import Decrypted, Key, Keyring
 
 P = ParamSpec("P")
 
@@ -97,8 +97,6 @@ class FakeShards:
 
     def hold(self, count: int, spec: str = SPEC, shard: int = 0) -> None:
         """``count`` pairs have been made and recorded, and the shard may hold them."""
-        from kpcache.core.pool import State
-
         book = self.stock.pools[spec].book
         book.make(count)
         book.move(State.MADE, State.CHECKED, count)
@@ -163,11 +161,7 @@ class Bench:
         self.keyring = FakeKeyring()
         self.gate = Gate()
         self.dispatcher = Dispatcher(
-            self.stock,
-            self.keyring,
-            self.limits,
-            self.gate,
-            lambda: {"status": "here"},  # type: ignore[arg-type]
+            self.stock, cast(Keyring, self.keyring), self.limits, self.gate, lambda: {"status": "here"}
         )
 
 
@@ -212,11 +206,11 @@ class Peer:
 
 
 @contextmanager
-def stream_pair(receive_buffer: int | None = None) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two connected sockets: the server's, non-blocking and with the smallest send buffer, and the client's."""
+def stream_pair(send_buffer: int | None = None) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected sockets: the server's, non-blocking and with send buffer set, and the client's."""
     server, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with server, client:
         server.setblocking(False)
-        if receive_buffer is not None:
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, receive_buffer)
+        if send_buffer is not None:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         yield server, client

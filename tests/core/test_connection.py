@@ -110,10 +110,13 @@ def test_a_broken_message_does_not_answer_for_a_request_in_flight() -> None:
 
 def test_a_msgid_may_be_used_again_after_its_answer() -> None:
     link = connection()
-    for finish in (lambda: link.answer(5, {}), lambda: link.refuse(5, NotFoundException())):
+    for _ in range(2):
         link.feed(request(5))
         assert isinstance(link.next_event(), Request)
-        finish()
+        link.answer(5, {})
+        link.feed(request(5))
+        assert isinstance(link.next_event(), Request)
+        link.refuse(5, NotFoundException())
     assert link.in_flight == 0
 
 
