@@ -30,5 +30,6 @@ def decide(failures: int, lived_s: float) -> Verdict:
     nobody watches, and one start every 30 s costs nothing.
     """
     failures = 1 if lived_s >= HEALTHY_LIFE_S else failures + 1
-    delay_s = 0.0 if failures == 1 else min(FIRST_DELAY_S * 2 ** (failures - 2), MAX_DELAY_S)
+    doublings = min(failures - 2, 16)  # far beyond MAX_DELAY_S; a float cannot hold them without end
+    delay_s = 0.0 if failures == 1 else min(FIRST_DELAY_S * 2**doublings, MAX_DELAY_S)
     return Verdict(delay_s, failures)
