@@ -42,7 +42,7 @@ class ConnectionPool:
                 if len(self._open) + self._opening < self._max_connections:
                     self._opening += 1
                     break
-                if not self._freed.wait(deadline - time.monotonic()):
+                if not self._wait_for_freed(deadline):
                     raise DaemonUnreachableError(
                         f"all {self._max_connections} connections of this client stayed busy: "
                         "raise max_connections, or make fewer calls at once"
@@ -58,7 +58,8 @@ class ConnectionPool:
                 self._forget(connection)
             else:
                 self._idle.append(connection)
-            self._freed.notify()
+            if self._waiting:  # asked first: notify() alone costs as much as the rest of this method
+                self._freed.notify()
 
     def drop(self, connection: Connection) -> None:
         """Back from a call that did not: never used again."""
@@ -76,6 +77,13 @@ class ConnectionPool:
     def close(self) -> None:
         self.closed = True
         self.drop_idle()
+
+    def _wait_for_freed(self, deadline: float) -> bool:
+        self._waiting += 1
+        try:
+            return self._freed.wait(deadline - time.monotonic())
+        finally:
+            self._waiting -= 1
 
     def _forget(self, connection: Connection) -> None:
         self._open.discard(connection)
@@ -121,6 +129,7 @@ class ConnectionPool:
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._opening = 0
+        self._waiting = 0
 
     def after_fork_in_child(self) -> None:
         """Close the inherited sockets; the lock may be held by a thread that does not exist here."""

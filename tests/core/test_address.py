@@ -11,17 +11,18 @@ from kpcache.client import address
 from kpcache.client.address import SYSTEM_SOCKET, find_socket, why_not_trusted
 
 SERVICE, OWN, STRANGER = 991, 1000, 1666
-LINK = ("/tmp/k", "/home/stranger")
+LINKS = {"/tmp/k": "/home/stranger", "/srv/k": "/tmp/x"}
 SOCKET = "/run/kpcache/kpcache.sock"
 
 
 @pytest.fixture
 def folders(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
-    """A file system of folders: path to (owner, mode). We are uid 1000; LINK is a link."""
+    """A file system of folders: path to (owner, mode). We are uid 1000; LINKS are links."""
     folders = {"/": (0, 0o755), "/run": (0, 0o755), "/run/kpcache": (SERVICE, 0o755)}
 
     def resolve(path: str) -> str:
-        return path.replace(*LINK)
+        folder, name = os.path.split(path)
+        return os.path.join(LINKS.get(folder, folder), name)
 
     def look(path: str) -> SimpleNamespace:
         if path not in folders:
@@ -72,6 +73,12 @@ def test_a_link_does_not_lend_its_targets_folders(
     folders["/home/stranger"] = (STRANGER, 0o755)
     assert why_not_trusted("/home/stranger/kpcache.sock", STRANGER, {}) == ""
     assert why_not_trusted("/tmp/k/kpcache.sock", STRANGER, {})
+
+
+def test_a_link_of_roots_does_not_lend_its_own_folders(folders: dict[str, tuple[int, int]]) -> None:
+    folders |= {"/srv": (0, 0o755), "/srv/k": (STRANGER, 0o755)}
+    folders |= {"/tmp": (0, 0o1777), "/tmp/x": (STRANGER, 0o755)}
+    assert why_not_trusted("/srv/k/kpcache.sock", STRANGER, {})
 
 
 def test_the_places_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

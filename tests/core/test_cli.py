@@ -4,6 +4,7 @@ import argparse
 import base64
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpcache.cli.decrypt import blob_in
+from kpcache.cli.files import PairFiles
 from kpcache.cli.fill import below, fill_fraction
 from kpcache.cli.main import build_parser, main
 from kpcache.cli.output import UsageError, as_json, context_members, in_words, positive_seconds, printable
@@ -20,6 +22,7 @@ from kpcache.cli.wait import level, missing_for, wait_for
 from kpcache.errors import (
     DaemonUnreachableError,
     InvalidCiphertextException,
+    KpcacheError,
     ThrottlingException,
 )
 
@@ -286,6 +289,15 @@ def test_what_to_try_names_the_socket_where_a_client_would_not_find_it() -> None
     assert "kpcache get RSA_2048 --socket /s" in stream.getvalue()
 
 
+def test_a_file_that_appears_meanwhile_is_not_replaced_and_nothing_half_written_stays(tmp_path: Path) -> None:
+    files = PairFiles(str(tmp_path), "ECC_NIST_P256", "der", 1)
+    (tmp_path / "ecc_nist_p256.blob").write_bytes(b"another's")
+    with pytest.raises(KpcacheError, match="this pair is lost"):
+        files.write({"PublicKey": b"p", "PrivateKeyPlaintext": b"k", "PrivateKeyCiphertextBlob": b"b"}, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["ecc_nist_p256.blob"]
+    assert (tmp_path / "ecc_nist_p256.blob").read_bytes() == b"another's"
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -325,7 +337,7 @@ def test_a_reporter_outlives_its_terminal(reporter_class: Any) -> None:
     reporter.stopping()
 
 
-def test_check_config_prints_settings_that_load(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_config_prints_settings_that_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "k.toml"
     file.write_text("[pools.RSA_2048]\ntarget = 12\n")
     assert main(["check-config", "--socket", "/x/s", str(file)]) == 0

@@ -78,6 +78,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"requests": {"wait_timeout_s": True}}, "requests.wait_timeout_s = true: must be a number of seconds"),
     ({"requests": {"wait_timeout_s": float("nan")}}, "must be a number of seconds from 0 to 3600"),
     ({"requests": {"wait_timeout_s": float("inf")}}, "must be a number of seconds from 0 to 3600"),
+    ({"workers": {"makers": True}}, "workers.makers = true: must be \"auto\" or a whole number"),
     ({"requests": {"max_connections": 0}}, "requests.max_connections = 0: must be a whole number from 1"),
     ({"requests": {"max_connections": 1.0}}, "requests.max_connections = 1.0: must be a whole number"),
     ({"requests": {"max_message_bytes": 1024}}, "must be a whole number from 16384"),

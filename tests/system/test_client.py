@@ -287,6 +287,18 @@ def test_a_silent_daemon_costs_the_time_limit_and_a_late_answer_meets_nobody(pat
         assert server.connections == 2
 
 
+def test_a_call_that_may_wait_longer_has_the_time_to(path: Path) -> None:
+    never = threading.Event()
+
+    def slowly(number: int, _msgid: int) -> None:
+        if number > 1:
+            never.wait(0.3)
+
+    with FakeServer(path, fault=slowly), Client(path, timeout_s=0.1) as client:
+        client.ping()
+        assert client.describe_key(KeyId="k", wait_s=20.0)
+
+
 def test_an_answer_that_trickles_does_not_stretch_the_time_limit(path: Path) -> None:
     gone = threading.Event()
 
