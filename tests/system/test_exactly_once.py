@@ -36,7 +36,7 @@ def take(daemon: Daemon, spec: str, count: int) -> list[tuple[bytes, bytes]]:
         try:
             with Client(daemon.socket) as client:
                 for _ in range(share):
-                    answer = client.generate_data_key_pair(KeyId=KEY_ID, KeyPairSpec=spec)  # type: ignore[typeddict-item]
+                    answer = client.generate_data_key_pair(KeyId=KEY_ID, KeyPairSpec=spec)
                     pairs.append((answer["PrivateKeyPlaintext"], answer["PublicKey"]))
         except BaseException as error:
             failures.append(error)

@@ -52,7 +52,9 @@ def wait_replaced(daemon: Daemon) -> float:
     with daemon.client() as client:
         while time.monotonic() - started < PATIENCE_S:
             workers = client.status()["workers"]
-            if any(worker["role"] == "maker" and worker["restarts"] and worker["pairs"] for worker in workers):
+            if any(
+                worker["role"] == "maker" and worker["restarts"] and worker["pairs"] for worker in workers
+            ):
                 return time.monotonic() - started
     raise AssertionError("no replacement has handed over a pair")
 
@@ -101,7 +103,7 @@ def test_a_dead_shards_pairs_are_counted_as_lost(tmp_path: Path) -> None:
 
 
 def test_nothing_outlives_a_killed_daemon(tmp_path: Path) -> None:
-    """Not a maker with an RSA_4096 in the making either, though it is in the idle class and both CPUs are taken."""
+    """Not a maker in the idle class either, with an RSA_4096 in the making and both CPUs taken."""
     daemon = Daemon(tmp_path, pools(RSA_4096=64))
     try:
         daemon.wait_log("serves on")
