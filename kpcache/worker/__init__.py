@@ -12,4 +12,20 @@ Two programs, because one that both makes and holds would answer a draw only whe
 CPU is idle. Both are exec'd with ``-P``, a scrubbed environment and the root folder as their own, so that
 nothing lying about where the daemon was started can run in them. Neither imports trio or boto3; a shard
 does not import cryptography either.
+
+What is said over the pipes, as frames of ``core/pipe``; ``maker`` is a maker's number within its shard:
+
+- daemon to shard: ``["init", {"shard", "tag_key", "scheduling", "generation"}]`` first, once;
+  ``["start_maker", maker]``; ``["make", maker, order, spec, count]``, one order in work per maker;
+  ``["verdict", [serial, ...], [serial, ...]]``, recorded and refused; ``["draw", draw, spec, count]``.
+- shard to daemon: ``["ready"]``; ``["maker", maker, "up" | "lost", pid, reason]``, a lost maker's order being
+  void; ``["made", maker, order, spec, [[serial, [tag, ...]], ...], keygen_s]``; ``["unsound", maker, order,
+  spec, count, reason]``; ``["done", maker, order]``; ``["batch", draw, sequence, spec, [[serial, generation,
+  private, public, digest], ...]]``, as many pairs as were held and at most those asked for.
+- shard to maker: ``["init", tag_key, scheduling, generation]`` first, once; ``["make", order, spec, count]``.
+- maker to shard: ``["ready"]``; ``["made", order, spec, [[generation, private, public, digest, [tag, ...]],
+  ...], keygen_s]``; ``["unsound", order, spec, count, reason]``; ``["done", order]``.
+
+Every pair of an order is in exactly one ``made`` or ``unsound``. ``keygen_s`` is CPU seconds to make and
+check the pairs that were told of since the last. The end of a pipe stops whoever reads from it.
 """

@@ -1,11 +1,4 @@
-"""One maker as its shard sees it: a process, the pipe to it, what it says on stderr, its order in work.
-
-What a shard sends to a maker and gets back (frames of ``core/pipe``):
-
-- shard to maker: ``["init", tag_key, scheduling, generation]`` once, ``["make", order, spec, count]``.
-- maker to shard: ``["ready"]`` once; ``["made", order, spec, [[generation, private, public, digest,
-  [tag, ...]], ...], keygen_s]``; ``["unsound", order, spec, count, reason]``; ``["done", order]``.
-"""
+"""One maker as its shard sees it: a process, the pipe to it, what it says on stderr, its order in work."""
 
 import contextlib
 import os

@@ -1,7 +1,7 @@
 """A maker: makes pairs to order, checks them, hands them to its shard over the pipe that is its stdin.
 
 It holds nothing worth saving, so it has one way to stop: to be killed, by its shard or, when the shard
-dies, by the kernel. It ends by itself when its pipe does. What is said over the pipe: ``crew``.
+dies, by the kernel. It ends by itself when its pipe does. What is said over the pipe: ``worker/__init__``.
 """
 
 import socket

@@ -4,14 +4,7 @@ Its stdin is a socket pair to the daemon; when that ends, so do its makers and t
 SIGTERM and SIGINT, which reach it when someone stops the whole group: the daemon decides when it stops.
 One thread, one loop; nothing in it waits for a maker.
 
-Daemon to shard: ``["init", {"shard", "tag_key", "scheduling", "generation"}]`` first, once; then
-``["start_maker", maker]``, ``["make", maker, order, spec, count]``, ``["verdict", [serial, ...],
-[serial, ...]]`` (recorded, refused), ``["draw", draw, spec, count]``.
-
-Shard to daemon: ``["ready"]``; ``["maker", maker, "up" | "lost", pid, reason]``; ``["made", maker, order,
-spec, [[serial, [tag, ...]], ...], keygen_s]``; ``["unsound", maker, order, spec, count, reason]``;
-``["done", maker, order]``; ``["batch", draw, sequence, spec, [[serial, generation, private, public,
-digest], ...]]`` with as many pairs as were held, at most those asked for.
+What is said over the pipe: ``worker/__init__``.
 """
 
 import os
@@ -65,7 +58,8 @@ class Shard:
                     key.data()
 
     def stop(self) -> None:
-        """End all makers and reap them."""
+        """End all makers and reap them. The shard is of no more use."""
+        self._selector.close()
         with selectors.DefaultSelector() as ended:
             for maker in self._makers.values():
                 maker.end()

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from shard_driver import shard
 
 from kpcache.worker import process
+from tests.system.shard_driver import shard
 
 # Without capabilities even root is but a user, who may read any process of his that is dumpable and none
 # that is not. SECBIT_NOROOT keeps exec from giving them back (capabilities(7)); for other users both calls

@@ -5,12 +5,12 @@ import signal
 import time
 
 import pytest
-from shard_driver import TAG_KEY, ShardDriver, hogs, shard
 
 from kpcache.core.pair import Pair
 from kpcache.core.pipe import encode
 from kpcache.core.specs import MAKEABLE
 from kpcache.worker.checks import check, tags
+from tests.system.shard_driver import TAG_KEY, ShardDriver, hogs, shard
 
 QUICK = "ECC_NIST_EDWARDS25519"
 
