@@ -42,7 +42,7 @@ def headline(status: Mapping[str, Any], socket: str | None) -> Text:
         words.append("draining")
     return Text(
         f"kpcache {printable(str(status['version']))} on {printable(str(socket))}: {', '.join(words)}; "
-        f"up {duration(status['uptime_s'])}; {status['connections']} connections; "
+        f"up {duration(status['uptime_s'])}; connections: {status['connections']}; "
         f"clone guard: {printable(str(status['clone_guard']))}"
     )
 

@@ -247,7 +247,7 @@ def test_the_tables_show_pools_and_workers_and_obey_no_escape() -> None:
     stream = io.StringIO()
     console_for(stream).print(status_view(status(RSA_2048=3, RSA_4096=8), "/s"))
     text = stream.getvalue()
-    assert "kpcache 9.9 on /s: ready; up 1 min 1 s; 3 connections" in text
+    assert "kpcache 9.9 on /s: ready; up 1 min 1 s; connections: 3" in text
     assert "RSA_4096" in text
     assert r"exit 3: \x1b[31mno\nluck [bold]" in text
     assert "\x1b" not in text

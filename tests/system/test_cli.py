@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +103,25 @@ def test_count_prints_what_it_got_and_then_the_error(server: FakeServer) -> None
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len({answer["PrivateKeyPlaintext"] for answer in answers}) == 2
     assert b"ThrottlingException (pool_dry): no pair at hand; try again in 0.5 s" in done.stderr
+
+
+def test_a_pair_is_put_out_before_the_next_is_asked_for(server: FakeServer) -> None:
+    # A pair in a buffer when the command is killed would be lost.
+    go = threading.Event()
+
+    def hold_the_second_pair(number: int, _msgid: int) -> None:
+        if number == 3:
+            go.wait(20)
+
+    server.fault = hold_the_second_pair
+    command = [sys.executable, "-m", "kpcache", "get", "ECC_NIST_P256", "--count", "2"]
+    with subprocess.Popen([*command, "--socket", str(server.path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert json.loads(process.stdout.readline())
+        assert len(server.requests) <= 3
+        assert process.poll() is None
+        go.set()
+        assert json.loads(process.stdout.readline())
 
 
 def test_without_plaintext(server: FakeServer) -> None:
