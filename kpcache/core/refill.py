@@ -2,12 +2,13 @@
 
 The order of need:
 
-1. Waiting clients first. Among their pools the cheapest pair goes first, since that shortens the sum of
+1. A pool that has missed pairs for ``PATIENCE_S`` with none in the making: so none starves, whatever
+   clients ask of the others. A pool emptied as fast as it is filled would stay the emptiest for ever.
+2. Waiting clients. Among their pools the cheapest pair goes first, since that shortens the sum of
    the waits (shortest job first); a pool gets no more makers than it has pairs missing.
-2. Then the pool that is emptiest for its size: below the low watermark before above it, and by the
+3. The pool that is emptiest for its size: below the low watermark before above it, and by the
    filled share within each. At equal need the costlier spec goes first (RSA before EC, RSA_4096
-   before RSA_2048): a pair of it saves its client the most time. Since every pool's share counts, none
-   starves: the pool that is served grows fuller until another is the emptiest.
+   before RSA_2048): a pair of it saves its client the most time.
 
 Two rules keep a long key from standing in the way, as no key can be cut short:
 
@@ -24,13 +25,16 @@ ORDER_CPU_S = 0.05
 MAX_ORDER_PAIRS = 64
 # A key that takes longer than this is long: a client that waits behind it notices.
 LONG_KEY_S = 0.15
+# Long enough that orders by need are the rule; a client of a neglected pool waits little longer than this.
+PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
     """What the plan needs to know of one pool. Counts are pairs; ``cost_s`` is CPU seconds per pair.
 
-    ``available`` can still reach a client, ``on_order`` is being made, ``waiting`` are the clients that wait.
+    ``available`` can still reach a client, ``on_order`` is being made, ``waiting`` are the clients that wait;
+    ``neglected_s``: for how long pairs have been missing and none been made.
     """
 
     spec: str
@@ -40,6 +44,7 @@ class PoolView:
     low_water: int
     waiting: int
     cost_s: float
+    neglected_s: float = 0.0
 
     @property
     def missing(self) -> int:
@@ -84,7 +89,7 @@ def plan(pools: Iterable[PoolView], idle: Sequence[MakerView], long_orders: int,
         orders.append(Order(maker.shard, maker.maker, pool.spec, count))
         long_orders += pool.cost_s > LONG_KEY_S
         wanted.pop(pool.spec)
-        rest = replace(pool, on_order=pool.on_order + count)
+        rest = replace(pool, on_order=pool.on_order + count, neglected_s=0.0)
         if rest.missing:
             wanted[pool.spec] = rest
     return orders
@@ -92,19 +97,21 @@ def plan(pools: Iterable[PoolView], idle: Sequence[MakerView], long_orders: int,
 
 def order_size(pool: PoolView) -> int:
     """As many pairs as ``ORDER_CPU_S`` makes, at least one, at most what is missing."""
-    affordable = int(ORDER_CPU_S / pool.cost_s) if pool.cost_s > 0 else MAX_ORDER_PAIRS
-    return max(1, min(affordable, pool.missing, MAX_ORDER_PAIRS))
+    affordable = min(ORDER_CPU_S / pool.cost_s, MAX_ORDER_PAIRS) if pool.cost_s > 0 else MAX_ORDER_PAIRS
+    return max(1, min(int(affordable), pool.missing))
 
 
 def _rank(pool: PoolView) -> tuple[float, ...]:
     """Smaller is sooner."""
+    if pool.neglected_s >= PATIENCE_S:
+        return (0, -pool.neglected_s)
     coming = pool.available + pool.on_order
     if pool.waiting > coming:
-        return (0, pool.cost_s)
-    have = max(coming - pool.waiting, 0)
+        return (1, pool.cost_s)
+    have = coming - pool.waiting
     if have < pool.low_water:
-        return (1, have / pool.low_water, -pool.cost_s)
-    return (2, have / max(pool.target, 1), -pool.cost_s)
+        return (2, have / pool.low_water, -pool.cost_s)
+    return (3, have / max(pool.target, 1), -pool.cost_s)
 
 
 def _probe_rank(pool: PoolView) -> tuple[float, ...]:

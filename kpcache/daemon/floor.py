@@ -5,7 +5,7 @@ is synchronous except ``run``, which plans anew soon after pairs were taken.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
@@ -14,7 +14,7 @@ from kpcache.core import refill
 from kpcache.core.pool import State
 from kpcache.core.specs import SPECS
 from kpcache.daemon.notices import log
-from kpcache.daemon.stock import Stock
+from kpcache.daemon.stock import Pool, Stock
 from kpcache.daemon.tags import TagBook
 
 # Pairs taken within this time are ordered together: an order for one alone costs more than a quick pair.
@@ -52,6 +52,8 @@ class Floor:
         self._stopped = False
         self.wanted = trio.Event()  # set by whoever took pairs; ``run`` plans soon after
         self._cost_s = {name: spec.keygen_cost_s for name, spec in SPECS.items()}
+        # When each pool last missed nothing or was being made for; see ``PoolView.neglected_s``.
+        self._attended = dict.fromkeys(stock.pools, trio.current_time())
 
     async def run(self) -> None:
         """Plan whenever pairs are missing, at most every ``PLAN_INTERVAL_S``. Runs until cancelled."""
@@ -82,20 +84,24 @@ class Floor:
             if state.order is not None:
                 on_order[state.order.spec] = on_order.get(state.order.spec, 0) + state.due
                 long_orders += self._cost_s[state.order.spec] > refill.LONG_KEY_S
-        views = [
-            refill.PoolView(
-                spec,
-                pool.book.available,
-                on_order.get(spec, 0),
-                pool.target,
-                pool.low_water,
-                len(pool.waiters),
-                self._cost_s[spec],
-            )
-            for spec, pool in self._stock.pools.items()
-        ]
+        views = [self._view(pool, on_order.get(spec, 0)) for spec, pool in self._stock.pools.items()]
         for order in refill.plan(views, idle, long_orders, len(self._makers)):
             self._place(order)
+
+    def _view(self, pool: Pool, on_order: int) -> refill.PoolView:
+        view = refill.PoolView(
+            pool.spec,
+            pool.book.available,
+            on_order,
+            pool.target,
+            pool.low_water,
+            len(pool.waiters),
+            self._cost_s[pool.spec],
+        )
+        now = trio.current_time()
+        if on_order or not view.missing:
+            self._attended[pool.spec] = now
+        return replace(view, neglected_s=now - self._attended[pool.spec])
 
     def _place(self, order: refill.Order) -> None:
         maker = self._makers[order.shard, order.maker]
@@ -156,6 +162,7 @@ class Floor:
         state = self._makers.get((shard, maker))
         if state is None or state.order is None or state.number != number or state.due:
             raise ShardFaultError("an order was reported done that was not")
+        self._attended[state.order.spec] = trio.current_time()
         state.order = None
         self.plan()
 
