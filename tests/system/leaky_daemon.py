@@ -1,5 +1,6 @@
 """``kpcache`` with "take before build" turned off, to show that the tests would notice: never for use."""
 
+import itertools
 import sys
 
 import kpcache.daemon.main
@@ -16,7 +17,7 @@ class LeakyStock(Stock):
     def _take(self, pool: Pool) -> Pair:
         """As ``Stock._take``, but the pair stays where the next request finds it."""
         pool.book.make(1)
-        for source, target in zip(_WAY, _WAY[1:], strict=False):
+        for source, target in itertools.pairwise(_WAY):
             pool.book.move(source, target)
         return pool.ready[0]
 
