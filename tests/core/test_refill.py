@@ -250,7 +250,7 @@ def test_every_pool_has_pairs_soon(count: int) -> None:
 def test_no_pool_starves_beside_one_that_is_emptied_again_and_again(greedy: str, count: int) -> None:
     """Nobody waits, but whatever is made of one spec is taken at once."""
     simulation = Simulation(count, all_empty())
-    simulation.run(until=100, ask=lambda it: it.want(greedy, waiting=0))
+    simulation.run(until=150, ask=lambda it: it.want(greedy, waiting=0))
     for spec, pool in simulation.pools.items():
         assert spec == greedy or pool.available >= pool.low_water, spec
 
