@@ -115,7 +115,9 @@ def test_a_pair_is_put_out_before_the_next_is_asked_for(server: FakeServer) -> N
 
     server.fault = hold_the_second_pair
     command = [sys.executable, "-m", "kpcache", "get", "ECC_NIST_P256", "--count", "3"]
-    with subprocess.Popen([*command, "--socket", str(server.path)], stdout=subprocess.PIPE) as process:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command += ["--socket", str(server.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=buffered) as process:
         assert process.stdout
         assert json.loads(process.stdout.readline())
         assert len(server.requests) <= 3
