@@ -102,6 +102,7 @@ class Stock:
             )
         waiter = _Waiter()
         pool.waiters.append(waiter)
+        self._serve_waiters(pool)  # a draw may have come since the caller found nothing ready
         self._draw_ahead(pool)
         try:
             with trio.move_on_after(wait_s if dry else max(wait_s, DRAW_GRACE_S)):
