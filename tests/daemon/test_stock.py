@@ -1,0 +1,324 @@
+"""A pair leaves the ready set once, for one caller; whatever goes wrong then, it is burnt and counted."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.testing
+
+from kpcache.core.pair import Pair
+from kpcache.daemon import stock as stock_module
+from kpcache.daemon.stock import DRAW_GRACE_S, MAX_READY
+from kpcache.errors import ThrottlingException
+from tests.fakes import SPEC, FakeShards, book_is_balanced, fake_pair, mock_clock
+
+RSA = "RSA_2048"
+
+
+async def outcome(shards: FakeShards, wait_s: float, results: list[object]) -> None:
+    """Wait for a pair and note what came, in order of coming."""
+    try:
+        results.append(await shards.stock.wait(SPEC, wait_s))
+    except ThrottlingException as error:
+        results.append((error.reason, trio.current_time()))
+
+
+# --- taking
+
+
+@mock_clock
+async def test_a_pair_is_out_of_the_ready_set_before_its_taker_owns_it() -> None:
+    shards = FakeShards()
+    shards.fill(8)
+    stock, pool = shards.stock, shards.stock.pools[SPEC]
+    ready = list(pool.ready)
+    taken = []
+    while pair := stock.take_nowait(SPEC):
+        assert pair not in pool.ready
+        taken.append(pair)
+        while shards.draws:
+            ready += shards.deliver()
+    assert taken == ready
+    assert len(set(map(id, taken))) == len(taken) == 8
+    assert pool.book.in_hand == 8
+    for _ in taken[:5]:
+        stock.issue(SPEC)
+    for _ in taken[5:]:
+        stock.burn(SPEC, "client_gone")
+    assert (pool.book.issued, pool.book.in_hand, pool.book.discarded) == (5, 0, {"client_gone": 3})
+    assert book_is_balanced(stock)
+
+
+@mock_clock
+async def test_a_taken_pair_is_settled_once() -> None:
+    shards = FakeShards()
+    shards.fill(2)
+    assert shards.stock.take_nowait(SPEC)
+    shards.stock.issue(SPEC)
+    with pytest.raises(Exception, match="1 pairs from taken"):
+        shards.stock.issue(SPEC)
+    with pytest.raises(Exception, match="1 pairs from taken"):
+        shards.stock.burn(SPEC, "client_gone")
+
+
+@mock_clock
+async def test_pairs_are_drawn_before_they_are_needed_and_few_at_a_time() -> None:
+    shards = FakeShards({RSA: (1000, 10)})
+    pool = shards.stock.pools[RSA]
+    shards.hold(500, RSA)
+    assert shards.draws == [(0, RSA, MAX_READY)]
+    shards.deliver()
+    assert (len(pool.ready), shards.draws) == (MAX_READY, [])
+    for _ in range(MAX_READY // 2 - 1):
+        assert shards.stock.take_nowait(RSA)
+    assert shards.draws == []
+    assert shards.stock.take_nowait(RSA)
+    assert shards.draws == [(0, RSA, MAX_READY // 2)]
+    assert shards.stock.take_nowait(RSA)
+    assert len(shards.draws) == 1  # one at a time from a shard
+    assert book_is_balanced(shards.stock)
+
+
+@mock_clock
+async def test_the_plan_is_asked_for_whenever_pairs_leave() -> None:
+    shards = FakeShards()
+    shards.fill(8)
+    before = shards.plans_asked
+    assert shards.stock.take_nowait(SPEC)
+    assert shards.plans_asked > before
+
+
+# --- waiting
+
+
+@mock_clock
+async def test_waiters_are_served_in_the_order_of_asking() -> None:
+    shards = FakeShards()
+    results: list[object] = []
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(outcome, shards, 5.0, results)
+            await trio.testing.wait_all_tasks_blocked()
+        assert shards.stock.take_nowait(SPEC) is None
+        sent = []
+        for _ in range(4):
+            shards.hold(1)
+            sent += shards.deliver()
+            assert not shards.stock.pools[SPEC].ready  # no passer-by can take what a waiter is owed
+            await trio.testing.wait_all_tasks_blocked()
+    assert results == sent
+    assert shards.stock.pools[SPEC].book.in_hand == 4
+
+
+@mock_clock
+async def test_a_pair_made_ready_between_the_first_look_and_the_wait_is_taken() -> None:
+    """A request finds nothing, its task is started, and before that runs a draw arrives."""
+    shards = FakeShards()
+    shards.hold(1)
+    assert shards.stock.take_nowait(SPEC) is None
+    sent = shards.deliver()
+    with trio.fail_after(0.5):
+        assert await shards.stock.wait(SPEC, 0.0) is sent[0]
+    assert shards.stock.pools[SPEC].book.dry == 0
+
+
+@mock_clock
+async def test_on_a_dry_pool_wait_0_is_refused_at_once_and_counted() -> None:
+    shards = FakeShards()
+    with pytest.raises(ThrottlingException) as caught, trio.fail_after(0):
+        await shards.stock.wait(SPEC, 0.0)
+    assert (caught.value.reason, caught.value.retry_after_s) == ("pool_dry", 1.0)
+    assert shards.stock.pools[SPEC].book.dry == 1
+    assert not shards.stock.pools[SPEC].waiters
+
+
+@mock_clock
+async def test_held_pairs_are_no_dry_pool_even_for_wait_0() -> None:
+    shards = FakeShards()
+    shards.hold(1)
+    results: list[object] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outcome, shards, 0.0, results)
+        await trio.testing.wait_all_tasks_blocked()
+        # The one that is held is promised to the first: for a second there is none.
+        with pytest.raises(ThrottlingException):
+            await shards.stock.wait(SPEC, 0.0)
+        await trio.sleep(DRAW_GRACE_S / 2)
+        sent = shards.deliver()
+    assert results == sent
+    assert shards.stock.pools[SPEC].book.dry == 1
+
+
+@mock_clock
+async def test_a_wait_ends_at_its_time_and_leaves_no_place_in_the_queue() -> None:
+    shards = FakeShards()
+    results: list[object] = []
+    start = trio.current_time()
+    await outcome(shards, 2.5, results)
+    assert results == [("pool_dry", pytest.approx(start + 2.5))]
+    shards.fill(1)
+    assert len(shards.stock.pools[SPEC].ready) == 1  # it was not handed to the one who left
+    assert book_is_balanced(shards.stock)
+
+
+@mock_clock
+async def test_a_draw_that_never_comes_is_waited_for_no_longer_than_its_grace() -> None:
+    shards = FakeShards()
+    shards.hold(1)
+    results: list[object] = []
+    start = trio.current_time()
+    await outcome(shards, 0.0, results)
+    assert results == [("pool_dry", pytest.approx(start + DRAW_GRACE_S))]
+
+
+@mock_clock
+async def test_beyond_so_many_waiters_a_caller_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stock_module, "MAX_WAITING", 2)
+    shards = FakeShards()
+    results: list[object] = []
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(outcome, shards, 5.0, results)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(ThrottlingException) as caught:
+            await shards.stock.wait(SPEC, 5.0)
+        assert caught.value.reason == "overloaded"
+        nursery.cancel_scope.cancel()
+    assert not shards.stock.pools[SPEC].waiters
+
+
+# --- cancelled at the moment of hand-over
+
+
+@pytest.mark.parametrize("first", ["hand-over", "cancellation"])
+@pytest.mark.parametrize("how", ["cancelled", "timed out"])
+def test_a_waiter_that_leaves_as_its_pair_comes_never_leaves_the_pair_to_another(
+    first: str, how: str
+) -> None:
+    """Both happen before the waiter runs again, in either order: the pair is burnt, or still ready."""
+
+    @mock_clock
+    async def drive() -> None:
+        shards = FakeShards()
+        stock, pool = shards.stock, shards.stock.pools[SPEC]
+        shards.hold(1)
+        scope = trio.CancelScope()
+        got: list[object] = []
+
+        async def client() -> None:
+            with scope:
+                await outcome(shards, 1.0, got)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client)
+            await trio.testing.wait_all_tasks_blocked()
+            steps: list[Callable[[], object]] = [shards.deliver, scope.cancel]
+            if how == "timed out":
+                await trio.sleep(DRAW_GRACE_S)  # wakes in the same turn as the waiter's own deadline
+                steps.pop()
+            for step in steps if first == "hand-over" else reversed(steps):
+                step()
+        book = pool.book
+        if got and isinstance(got[0], Pair):
+            stock.issue(SPEC)
+        # Whoever got it, it is in one place only.
+        assert len(pool.ready) + book.issued + book.discarded.total() == 1
+        if how == "timed out":  # which of the two runs first, trio decides
+            assert book.issued + len(pool.ready) == 1
+        elif first == "cancellation":
+            assert book.discarded == {"client_gone": 1}
+        else:
+            assert book.issued == 1
+        assert not pool.waiters
+        assert book_is_balanced(stock)
+
+    drive()
+
+
+# --- what shards hand over, and what they lose
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda pair: dataclasses.replace(pair, private=pair.private + b"x"),
+        lambda pair: dataclasses.replace(pair, public=fake_pair().public),
+        lambda pair: dataclasses.replace(pair, generation=1),
+        lambda _: fake_pair("RSA_4096"),  # sound, but of another spec
+    ],
+    ids=["private", "public", "generation", "spec"],
+)
+def test_a_damaged_pair_is_burnt_and_its_neighbours_are_not(damage: Callable[[Pair], Pair]) -> None:
+    shards = FakeShards({SPEC: (12, 2)})
+    shards.hold(3)
+    hit = iter([False, True, False])
+    sent = shards.deliver(lambda pair: damage(pair) if next(hit) else pair)
+    pool = shards.stock.pools[SPEC]
+    assert list(pool.ready) == [sent[0], sent[2]]
+    assert pool.book.discarded == {"damaged": 1}
+    assert book_is_balanced(shards.stock)
+
+
+@mock_clock
+async def test_a_lost_shard_takes_its_own_part_with_it_and_no_more() -> None:
+    shards = FakeShards({SPEC: (40, 2), RSA: (40, 2)})
+    for shard in (0, 1):
+        for spec in (SPEC, RSA):
+            shards.hold(10, spec, shard)
+    shards.draws.sort()
+    shards.deliver()
+    stock = shards.stock
+    before = {spec: (pool.book.ready, pool.book.held) for spec, pool in stock.pools.items()}
+    stock.lose_shard(0)
+    for spec, pool in stock.pools.items():
+        ready, held = before[spec]
+        assert pool.book.ready == ready
+        assert pool.held == {1: 10}
+        assert 0 not in pool.drawing
+        assert pool.book.discarded["worker_lost"] == pool.book.discarded.total() == held - 10
+    assert book_is_balanced(stock)
+    shards.hold(3, SPEC, 0)  # its successor starts anew
+    assert stock.pools[SPEC].held == {0: 3, 1: 10}
+
+
+@mock_clock
+async def test_those_who_waited_for_a_lost_shard_are_served_by_another() -> None:
+    shards = FakeShards()
+    shards.hold(1, shard=0)
+    results: list[object] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outcome, shards, 5.0, results)
+        await trio.testing.wait_all_tasks_blocked()
+        shards.stock.lose_shard(0)
+        shards.draws.clear()
+        shards.hold(1, shard=1)
+        sent = shards.deliver()
+    assert results == sent
+    assert book_is_balanced(shards.stock)
+
+
+@mock_clock
+async def test_the_ready_sets_can_be_burnt_whole() -> None:
+    shards = FakeShards({SPEC: (8, 2), RSA: (8, 2)})
+    shards.fill(8, SPEC)
+    shards.fill(8, RSA)
+    shards.stock.burn_ready("shutdown")
+    for pool in shards.stock.pools.values():
+        assert not pool.ready
+        assert pool.book.discarded["shutdown"] > 0
+    assert book_is_balanced(shards.stock)
+
+
+@mock_clock
+async def test_a_pool_without_a_target_serves_those_who_wait_and_keeps_no_more() -> None:
+    shards = FakeShards({SPEC: (0, 0)})
+    assert shards.stock.pools[SPEC].ready_target == 0
+    results: list[object] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outcome, shards, 5.0, results)
+        await trio.testing.wait_all_tasks_blocked()
+        assert shards.plans_asked
+        shards.hold(1)
+        sent = shards.deliver()
+    assert results == sent
