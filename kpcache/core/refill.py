@@ -25,6 +25,8 @@ ORDER_CPU_S = 0.05
 MAX_ORDER_PAIRS = 64
 # A key that takes longer than this is long: a client that waits behind it notices.
 LONG_KEY_S = 0.15
+# One draw's most: of RSA_4096 (3 KB a pair) under a megabyte, which a pipe takes in a few milliseconds.
+MAX_DRAW_PAIRS = 256
 # Long enough that orders by need are the rule; a client of a neglected pool waits little longer than this.
 PATIENCE_S = 1.0
 
@@ -131,7 +133,7 @@ def draws(missing: int, held: Mapping[int, int], under_way: Iterable[int]) -> li
         if missing <= 0:
             break
         if count > 0 and shard not in busy:
-            share = min(count, missing)
+            share = min(count, missing, MAX_DRAW_PAIRS)
             result.append((shard, share))
             missing -= share
     return result
