@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Final, cast
 
 import msgpack
@@ -80,19 +81,23 @@ class Daemon:
         """One pool's part of the status."""
         return cast(dict[str, int], self.status()["pools"][spec])
 
-    def wait_full(self, display: Display | None = None, label: str = "filling pools") -> None:
-        """Until every pool is at its target."""
-        status = self.status()
-        if display is None:
-            while not status["full"]:
+    def filled(self, only: str = "") -> float:
+        """How full the pools are, or the one of ``only`` is: 1 when all are at their targets."""
+        pools = self.status()["pools"]
+        shares: list[float] = [
+            min((pool["ready"] + pool["held"]) / pool["target"], 1.0)
+            for spec, pool in pools.items()
+            if pool["target"] and only in ("", spec)
+        ]
+        return sum(shares) / len(shares)
+
+    def wait_full(self, display: Display | None = None, label: str = "", only: str = "") -> None:
+        """Until every pool, or that of ``only``, is at its target. With a display, show how it fills."""
+        with nullcontext() if display is None else display.step(label) as step:
+            while (filled := self.filled(only)) < 1:
+                if step is not None:
+                    step.at(filled)
                 time.sleep(_POLL_S)
-                status = self.status()
-            return
-        with display.step(label, 100.0) as step:
-            while not status["full"]:
-                time.sleep(_POLL_S)
-                status = self.status()
-                step.at(_filled_percent(status))
 
     def generate(self, spec: str) -> object:
         """Take a pair: the hit that all is about."""
@@ -153,9 +158,3 @@ class Daemon:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
             raise BenchError("the daemon does not stop") from None
-
-
-def _filled_percent(status: Mapping[str, Any]) -> float:
-    pools = [pool for pool in status["pools"].values() if pool["target"]]
-    have: list[float] = [min((pool["ready"] + pool["held"]) / pool["target"], 1.0) for pool in pools]
-    return 100.0 * sum(have) / len(have)

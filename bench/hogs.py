@@ -22,7 +22,7 @@ from bench.stats import Study, compare, judge, quantiles
 
 _COSTLY, _CHEAP = "RSA_4096", "ECC_NIST_EDWARDS25519"
 _DRAW_PAIRS = 32  # as the daemon draws for a large pool: half of its ready set
-_DRAWS_PER_S = 50
+_DRAWS_PER_S = 100
 _HITS_PER_S = 100
 _DRAW_LIMIT_S = 0.020
 _SETTLE_S = 0.3
@@ -82,7 +82,7 @@ def _count(samples: Samples) -> int:
 
 def _draws(run: Run, home: Nest, hogs: _Hogs) -> Samples:
     """Draws from shards as a daemon has them: up to two, and a maker for each CPU."""
-    rounds, count = run.size(8, 3), run.size(125, 40)
+    rounds, count = run.size(10, 3), run.size(200, 100)
     with ExitStack() as stack:
         shards = [Shard(home, CPUS // 2 + CPUS % 2), Shard(home, CPUS // 2)] if CPUS > 1 else [Shard(home, 1)]
         for shard in shards:
@@ -104,40 +104,27 @@ def _draws(run: Run, home: Nest, hogs: _Hogs) -> Samples:
 
 
 def _hits(run: Run, home: Nest, hogs: _Hogs) -> Samples:
-    """Hits of a client, taken from a pool that holds enough while the costly one was just emptied."""
+    """Hits of a client, from a pool that was filled first; the costly one will not be full for an hour."""
     rounds, for_s = run.size(8, 3), run.size(2, 1)
     stock = 4 * rounds * for_s * _HITS_PER_S
-    daemon = Daemon(home, "daemon", {_COSTLY: (2 * CPUS, 0), _CHEAP: (stock, 0)})
+    daemon = Daemon(home, "daemon", {_COSTLY: (5000 * CPUS, 0), _CHEAP: (stock, stock)})
 
     def some() -> list[float]:
         return time_paced_calls(lambda: daemon.generate(_CHEAP), _HITS_PER_S, for_s, run.rng)
 
-    def emptied() -> None:
-        daemon.wait_full()
-        daemon.drain(_COSTLY, 2 * CPUS)
-
-    daemon.wait_full(run.display, "hogs: filling the daemon's pools")
-    samples = _rounds(run, hogs, "hits", rounds, some, emptied)
+    daemon.wait_full(run.display, "hogs: filling the daemon's pool", only=_CHEAP)
+    samples = _rounds(run, hogs, "hits", rounds, some)
     daemon.require_no_dry()
     daemon.stop()
     return samples
 
 
-def _rounds(
-    run: Run,
-    hogs: _Hogs,
-    what: str,
-    rounds: int,
-    some: Callable[[], list[float]],
-    prepare: Callable[[], None] | None = None,
-) -> Samples:
+def _rounds(run: Run, hogs: _Hogs, what: str, rounds: int, some: Callable[[], list[float]]) -> Samples:
     arms: dict[str, Callable[[], list[float]]] = {_QUIET: some, _HOGS: lambda: hogs.measure(some)}
     samples: Samples = {arm: [] for arm in arms}
     with run.display.step(f"hogs: {what}", 2 * rounds) as step:
         for _ in range(rounds):
             for arm in run.shuffled(list(arms)):
-                if prepare is not None:
-                    prepare()
                 samples[arm].append(arms[arm]())
                 step.advance()
     return samples

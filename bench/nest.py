@@ -40,7 +40,7 @@ class Nest:
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
-        self._stack.callback(end, process)
+        self._stack.callback(_end, process)
         return process
 
     def start_module(
@@ -63,14 +63,28 @@ def _end_with_parent() -> None:
 @contextlib.contextmanager
 def nest() -> Iterator[Nest]:
     """A nest for the block. At its end all is ended in reverse order and the folder removed."""
-    with tempfile.TemporaryDirectory(prefix="kpcache-bench-") as folder, contextlib.ExitStack() as stack:
-        stack.callback(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+    with _uninterrupted_after() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kpcache-bench-"))
         yield Nest(Path(folder), stack)
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
-    """End a child and reap it. A second Ctrl-C does not interrupt this: it would leave processes behind."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextlib.contextmanager
+def _uninterrupted_after() -> Iterator[contextlib.ExitStack]:
+    """A stack that unwinds to its end: a second Ctrl-C in its middle would leave processes behind."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stack = contextlib.ExitStack()
+    try:
+        yield stack
+    finally:
+        for number in handlers:
+            signal.signal(number, signal.SIG_IGN)
+        stack.close()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a child and reap it."""
     if process.stdin is not None:
         with contextlib.suppress(OSError):
             process.stdin.close()

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from bench.daemon import BenchError, Daemon
-from bench.nest import Nest, end, nest
+from bench.nest import Nest, nest
 from bench.report import Result, Row
 from bench.run import CPUS, Run
 from bench.stats import Study, compare
@@ -116,7 +116,7 @@ def _printed(home: Nest, process: "subprocess.Popen[bytes]") -> tuple[float, flo
     """The two numbers that a ``bench.makers`` prints."""
     assert process.stdout is not None
     words = process.stdout.read().split()
-    end(process)
+    process.wait()
     if len(words) != 2:
         raise BenchError(f"a key loop failed: {home.complaint('makers.log')}")
     return float(words[0]), float(words[1])

@@ -92,7 +92,7 @@ def _report(run: Run, arms: dict[str, list[_Round]]) -> Result:
             )
         )
     for label, unit, words in (
-        ("pairs", f"{_COSTLY}/s", "pairs made"),
+        ("pairs", "pairs/s", f"{_COSTLY} made"),
         ("cpu", "CPUs", "CPU for makers"),
     ):
         ratio, control = rates.ratio(_WITH, _WITHOUT, label), rates.ratio(_WITHOUT_AGAIN, _WITHOUT, label)

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 Round = TypeVar("Round")
 
 # The label of a quantile, its share, and how many samples it takes to say anything about it.
-QUANTILES = (("p50", 0.5, 20), ("p99", 0.99, 400), ("p99.9", 0.999, 4000))
+QUANTILES = (("p50", 0.5, 20), ("p99", 0.99, 300), ("p99.9", 0.999, 4000))
 
 
 @dataclass(frozen=True)
