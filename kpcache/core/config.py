@@ -7,7 +7,7 @@ on who runs the daemon, and on which machine, comes in as ``Defaults``.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from kpcache.core import config_rules as rules
 from kpcache.core.config_tables import refuse_unknown, section, shown, table
@@ -47,7 +47,7 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """``target`` and ``low_water`` in pairs; target 0: no pool, made on demand. ``max_age_s`` 0: no limit."""
+    """``target`` and ``low_water`` in pairs; target 0: no pool, made on demand. ``max_age_s``: only 0."""
 
     target: Annotated[int, rules.integer(0, 100_000)] = 0
     low_water: Annotated[int, rules.integer(0, 100_000)] = 0
@@ -78,7 +78,7 @@ class MetricsSettings:
 @dataclass(frozen=True)
 class KeyringSettings:
     default_alias: Annotated[str, rules.alias] = "alias/kpcache"
-    create: Annotated[str, rules.one_of("if_empty", "never")] = "if_empty"
+    create: Annotated[Literal["if_empty", "never"], rules.one_of("if_empty", "never")] = "if_empty"
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,11 @@ def _pools(tables: Mapping[str, object]) -> dict[str, PoolSettings]:
         if pool.low_water > pool.target:
             raise ConfigError(
                 f"pools.{name}.low_water = {pool.low_water}: must be at most target, which is {pool.target}"
+            )
+        if pool.max_age_s:
+            raise ConfigError(
+                f"pools.{name}.max_age_s = {pool.max_age_s:g}: must be 0, this version does not retire pairs "
+                "by age; restart the daemon to burn what it holds"
             )
         if spec.unsupported and pool.target:
             raise ConfigError(

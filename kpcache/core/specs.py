@@ -50,9 +50,9 @@ SPECS: dict[str, Spec] = {
         Spec("ECC_NIST_P384", "ec", "secp384r1", 0.0012, 128, 32, _ALL),
         Spec("ECC_NIST_P521", "ec", "secp521r1", 0.0010, 128, 32, _ALL),
         Spec("ECC_SECG_P256K1", "ec", "secp256k1", 0.0015, 128, 32, _NO_SSH),
-        Spec("SM2", "sm2", "sm2", 0.0, 0, 0, _PLAIN, "the cryptography library makes no SM2 keys"),
+        Spec("SM2", "sm2", "sm2", 0.0, 0, 0, _PLAIN, "cryptography makes no SM2 keys"),
         Spec("ECC_NIST_EDWARDS25519", "ed25519", "ed25519", 0.0003, 256, 64, _ALL),
-        Spec("ML_KEM_512", "ml_kem", 512, 0.0, 0, 0, _PLAIN, "the cryptography library makes no ML-KEM-512 keys"),
+        Spec("ML_KEM_512", "ml_kem", 512, 0.0, 0, 0, _PLAIN, "cryptography makes no ML-KEM-512 keys"),
         Spec("ML_KEM_768", "ml_kem", 768, 0.0003, 128, 32, _PLAIN),
         Spec("ML_KEM_1024", "ml_kem", 1024, 0.0004, 128, 32, _PLAIN),
     )

@@ -16,7 +16,7 @@ from kpcache.core.config import Config
 from kpcache.core.limits import Limits
 from kpcache.daemon.dispatcher import Dispatcher, Gate
 from kpcache.daemon.floor import Floor
-from kpcache.daemon.notices import ReporterHandler, log
+from kpcache.daemon.notices import ReporterHandler, UnhurriedReporter, log
 from kpcache.daemon.reporter import Reporter
 from kpcache.daemon.server import Server
 from kpcache.daemon.state import close_listener, listen, locked_folder
@@ -39,6 +39,7 @@ Listeners = list[tuple[socket.socket, Path]]
 
 def run(config: Config, reporter: Reporter) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Raises ``ConfigError`` if it cannot start."""
+    reporter = unhurried = UnhurriedReporter(reporter)
     handler = ReporterHandler(reporter)
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -61,6 +62,7 @@ def run(config: Config, reporter: Reporter) -> int:
         return 0
     finally:
         log.removeHandler(handler)
+        unhurried.close()
 
 
 async def _live(config: Config, reporter: Reporter, keyring: Keyring, listeners: Listeners) -> None:

@@ -5,11 +5,18 @@ first: a line feed or an escape sequence in it could otherwise forge lines or dr
 """
 
 import logging
+import queue
+import threading
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 from kpcache.daemon.reporter import Reporter
 
 log = logging.getLogger("kpcache")
+
+# Lines that wait for a log that does not take them; a line has at most 1000 characters.
+MAX_UNWRITTEN = 1000
 
 
 def printable(text: str, limit: int = 300) -> str:
@@ -37,3 +44,53 @@ class ReporterHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._reporter.notice(printable(record.getMessage(), 1000))
+
+
+class UnhurriedReporter:
+    """A reporter for the loop: passes each call to another reporter, in a thread of its own.
+
+    A terminal that was stopped with Ctrl-S, or a log reader that hangs, blocks whoever writes to it; no
+    client may wait for that. What does not fit the queue meanwhile is counted and told later.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._lost = 0
+        self._thread = threading.Thread(target=self._work, name="reporter", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Let what was said be written, for so long."""
+        self._calls.put(None)
+        self._thread.join(timeout_s)
+
+    def serving(self, status: dict[str, Any], *, socket: str, state_dir: str) -> None:
+        self._pass(lambda: self._reporter.serving(status, socket=socket, state_dir=state_dir))
+
+    def progress(self, status: dict[str, Any]) -> None:
+        self._pass(lambda: self._reporter.progress(status))
+
+    def full(self, status: dict[str, Any]) -> None:
+        self._pass(lambda: self._reporter.full(status))
+
+    def notice(self, text: str) -> None:
+        self._pass(lambda: self._reporter.notice(text))
+
+    def stopping(self) -> None:
+        self._pass(self._reporter.stopping)
+
+    def _pass(self, call: Callable[[], None]) -> None:
+        if self._calls.qsize() >= MAX_UNWRITTEN:
+            self._lost += 1
+            return
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self._calls.put(
+                lambda: self._reporter.notice(f"{lost} lines were lost: the log did not take them")
+            )
+        self._calls.put(call)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()

@@ -86,6 +86,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"workers": {"shards": "many"}}, "workers.shards = 'many': must be \"auto\" or a whole number"),
     ({"workers": {"shards": 3, "makers": 2}}, "workers.shards = 3: must be at most workers.makers (2)"),
     ({"pools": {"RSA_2048": {"low_water": 999}}}, "pools.RSA_2048.low_water = 999: must be at most target"),
+    ({"pools": {"RSA_2048": {"max_age_s": 60}}}, "pools.RSA_2048.max_age_s = 60: must be 0"),
     ({"pools": {"SM2": {"target": 1}}}, "pools.SM2.target = 1: must be 0"),
     ({"daemon": {"socket_mode": 660}}, 'daemon.socket_mode = 660: must be octal permissions in quotes'),
     ({"daemon": {"socket_mode": "0998"}}, "must be octal permissions"),
@@ -149,7 +150,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     ),
     "pools": st.dictionaries(
         st.sampled_from(MAKEABLE),
-        st.fixed_dictionaries({"target": st.integers(0, 100_000)}, optional={"max_age_s": st.floats(0, 1e6)}),
+        st.fixed_dictionaries({"target": st.integers(0, 100_000)}, optional={"max_age_s": st.just(0)}),
     ),
     "requests": st.fixed_dictionaries({}, optional={"wait_timeout_s": st.floats(0, 3600)}),
     "keyring": st.fixed_dictionaries({}, optional={"create": st.sampled_from(["if_empty", "never"])}),
