@@ -12,11 +12,13 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
     load_der_private_key,
+    load_der_public_key,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpcache.core.specs import MAKEABLE
+from kpcache.core.specs import MAKEABLE, SPECS
+from kpcache.worker import checks
 from kpcache.worker.checks import check, tags
 from kpcache.worker.generate import generate
 
@@ -58,15 +60,33 @@ def test_every_flipped_bit_is_found_and_told_without_key_material(spec: str) -> 
 @pytest.mark.parametrize("spec", MAKEABLE)
 def test_two_halves_of_different_pairs_are_unsound(spec: str) -> None:
     private, public = pair(spec)
-    _, other = generate(spec) if not spec.startswith("RSA") else ("", flipped(public, 8 * 40))
-    assert check(spec, private, other)
+    other = flipped(public, 8 * 40) if spec.startswith("RSA") else generate(spec)[1]
+    assert check(spec, private, other) == "public key of another pair"
 
 
 @pytest.mark.parametrize("spec", MAKEABLE)
 def test_a_pair_of_another_spec_is_unsound(spec: str) -> None:
     for other in MAKEABLE:
-        if other != spec:
-            assert check(spec, *pair(other))
+        if other == spec:
+            continue
+        reason = check(spec, *pair(other))
+        if SPECS[other].family != SPECS[spec].family or SPECS[spec].family == "ml_kem":
+            assert reason == "private key of another kind"
+        else:
+            assert reason == ("p or q has another size" if spec.startswith("RSA") else "another curve")
+
+
+@pytest.mark.parametrize("spec", [spec for spec in MAKEABLE if not spec.startswith("RSA")])
+def test_a_public_key_of_another_kind_is_unsound(spec: str) -> None:
+    assert check(spec, pair(spec)[0], pair("RSA_2048")[1]) == "public key of another kind"
+
+
+@pytest.mark.parametrize("spec", [spec for spec in MAKEABLE if not spec.startswith("RSA")])
+def test_the_two_keys_have_to_work_together(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when both encodings look right: here the public one is read as another pair's."""
+    other = load_der_public_key(generate(spec)[1])
+    monkeypatch.setattr(checks, "load_der_public_key", lambda _public: other)
+    assert check(spec, *pair(spec))
 
 
 @pytest.mark.parametrize("spec", MAKEABLE)
