@@ -17,7 +17,7 @@ from bench.progress import Display
 from bench.report import Result
 from bench.run import Run
 
-_WIDTH = 150
+_WIDTH = 160
 _PARTS: dict[str, Callable[[Run], Result]] = {
     "hit": hit.measure,
     "overhead": overhead.measure,

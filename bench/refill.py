@@ -37,7 +37,7 @@ def measure(run: Run) -> Result:
     """The part."""
     rounds, for_s = run.size(6, 2), run.size(5, 1)
     stock = 8 * _HITS_PER_S * for_s
-    target = _COSTLY_PER_CPU * CPUS if not run.quick else 40 * CPUS
+    target = _COSTLY_PER_CPU * CPUS if not run.quick else 36 * CPUS
     arms: dict[str, list[_Round]] = {arm: [] for arm in (_FULL, _FULL_AGAIN, _WITH, _WITHOUT, _WITHOUT_AGAIN)}
     with nest() as home:
         # Without a low watermark the pool emptied to nothing is the neediest by far, whatever is taken.
@@ -88,7 +88,7 @@ def _report(run: Run, arms: dict[str, list[_Round]]) -> Result:
                 ratio,
                 control,
                 "at most 2" if is_last else "",
-                judge(ratio, 2.0) if is_last else compare(ratio, control),
+                judge(ratio, 2.0, control) if is_last else compare(ratio, control),
             )
         )
     for label, unit, words in (
@@ -107,7 +107,7 @@ def _report(run: Run, arms: dict[str, list[_Round]]) -> Result:
                 ratio,
                 control,
                 "at least 0.9",
-                judge(ratio, 0.9, at_least=True),
+                judge(ratio, 0.9, control, at_least=True),
             )
         )
     count = sum(len(each.samples) for each in arms[_WITH])

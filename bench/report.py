@@ -48,12 +48,12 @@ def show(console: Console, results: Mapping[str, Result], machine: Mapping[str, 
     """The table, its notes, the machine."""
     table = Table(title="kpcache bench", title_justify="left", header_style="bold", pad_edge=False)
     table.add_column("measure", no_wrap=True)
-    table.add_column("kpcache", justify="right")
+    table.add_column("kpcache", justify="right", no_wrap=True)
     table.add_column("against", no_wrap=True)
     table.add_column("ratio", justify="right")
     table.add_column("95 %", justify="right", no_wrap=True)
     table.add_column("same twice", justify="right", no_wrap=True)
-    table.add_column("verdict")
+    table.add_column("verdict", no_wrap=True)
     for result in results.values():
         for row in result.rows:
             table.add_row(*_cells(row))

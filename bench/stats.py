@@ -92,19 +92,23 @@ def compare(ratio: Interval, control: Interval | None, more: str = "slower", les
     Undecided when its own interval holds 1, or when two identical things (the control) were found to
     differ by as much.
     """
-    if ratio.low <= 1 <= ratio.high:
-        return "undecided"
-    if control is not None and abs(math.log(ratio.value)) <= max(
-        abs(math.log(control.low)), abs(math.log(control.high))
-    ):
+    if ratio.low <= 1 <= ratio.high or abs(math.log(ratio.value)) <= _noise(control):
         return "undecided"
     return more if ratio.value > 1 else less
 
 
-def judge(figure: Interval, limit: float, *, at_least: bool = False) -> str:
-    """Whether a figure keeps its limit, by its whole interval: "met", "missed", or "undecided"."""
-    better, worse = (figure.low, figure.high) if at_least else (-figure.high, -figure.low)
-    bound = limit if at_least else -limit
-    if better >= bound:
-        return "met"
-    return "missed" if worse < bound else "undecided"
+def judge(figure: Interval, limit: float, control: Interval | None = None, *, at_least: bool = False) -> str:
+    """Whether a figure keeps its limit, by its whole interval: "met", "missed", or "undecided".
+
+    Undecided also when two identical things were found to differ by as much as figure and limit do.
+    """
+    if figure.low <= limit <= figure.high:
+        return "undecided"
+    if figure.value > 0 and abs(math.log(figure.value / limit)) <= _noise(control):
+        return "undecided"
+    return "met" if (figure.value > limit) == at_least else "missed"
+
+
+def _noise(control: Interval | None) -> float:
+    """How far two identical things may lie apart by chance, as a logarithm."""
+    return 0.0 if control is None else max(abs(math.log(control.low)), abs(math.log(control.high)))
