@@ -109,8 +109,9 @@ class Connection:
 
     def answer(self, msgid: int, result: dict[str, Any]) -> bytes:
         """The bytes of a successful response; the msgid may be used again after this."""
+        data = encode_result(msgid, result)  # if this fails, the request can still be refused
         self._in_flight.remove(msgid)
-        return encode_result(msgid, result)
+        return data
 
     def refuse(self, msgid: int, error: KpcacheError) -> bytes:
         """The bytes of an error response; the msgid may be used again after this."""

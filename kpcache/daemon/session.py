@@ -14,6 +14,7 @@ import trio
 
 from kpcache.core.connection import NEED_DATA, PAUSED, Broken, Connection
 from kpcache.core.limits import Limits
+from kpcache.core.pair import Pair
 from kpcache.core.wire import Request
 from kpcache.daemon.dispatcher import Dispatcher, PairOrder
 from kpcache.daemon.notices import log_defect
@@ -93,6 +94,8 @@ class Session:
                 self.scope.deadline = _NEVER
                 self._outbox_empty = trio.Event()
                 await self._outbox_empty.wait()
+                if event is PAUSED:
+                    continue  # what is in flight may all have been answered meanwhile
             if isinstance(event, Broken):
                 return
             if event is PAUSED:
@@ -136,20 +139,26 @@ class Session:
             if pair is None:
                 self._nursery.start_soon(self._wait_and_answer, request, work)
                 return b"", ""
-            return self._connection.answer(request.msgid, self._dispatcher.build(work, pair)), work.spec
+            return self._fulfil(request, work, pair), work.spec
         except Exception as error:
             return self._refuse(request, error), ""
 
     async def _wait_and_answer(self, request: Request, work: PairOrder) -> None:
         try:
             pair = await self._dispatcher.wait(work)
-            reply, specs = (
-                self._connection.answer(request.msgid, self._dispatcher.build(work, pair)),
-                [work.spec],
-            )
+            reply, specs = self._fulfil(request, work, pair), [work.spec]
         except Exception as error:
             reply, specs = self._refuse(request, error), []
         self._post(reply, specs)
+
+    def _fulfil(self, request: Request, work: PairOrder, pair: Pair) -> bytes:
+        """The reply with this pair in it. Whatever fails, the pair is burnt."""
+        result = self._dispatcher.build(work, pair)
+        try:
+            return self._connection.answer(request.msgid, result)
+        except BaseException:
+            self._stock.burn(work.spec, "request_failed")
+            raise
 
     def _refuse(self, request: Request, error: Exception) -> bytes:
         if not isinstance(error, KpcacheError):
