@@ -7,7 +7,7 @@ import functools
 import itertools
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, cast
 
 import msgpack
@@ -156,7 +156,7 @@ class Bench:
         self, pools: Mapping[str, tuple[int, int]] | None = None, limits: Limits | None = None
     ) -> None:
         self.limits = limits or Limits()
-        self.shards = FakeShards(pools)
+        self.shards = FakeShards(pools or {SPEC: (64, 2)})
         self.stock = self.shards.stock
         self.keyring = FakeKeyring()
         self.gate = Gate()
@@ -186,7 +186,8 @@ class Peer:
         """The next response; raises ``EOFError`` when there is none any more."""
         while True:
             for message in self._unpacker:
-                return message  # type: ignore[no-any-return]
+                if message is not None:
+                    return message  # type: ignore[no-any-return]
             data = await self.stream.receive_some(65536)
             if not data:
                 raise EOFError
@@ -206,11 +207,18 @@ class Peer:
 
 
 @contextmanager
-def stream_pair(send_buffer: int | None = None) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two connected sockets: the server's, non-blocking and with send buffer set, and the client's."""
+def stream_pair(*, clogged: bool = False) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected sockets: the server's, non-blocking, and the client's.
+
+    ``clogged``: the server's takes not one more byte until the client reads, and then few; what clogs it is
+    nil after nil, which ``Peer.answer`` skips.
+    """
     server, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with server, client:
         server.setblocking(False)
-        if send_buffer is not None:
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        if clogged:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel makes it its least: 4608
+            with suppress(BlockingIOError):
+                while True:
+                    server.send(b"\xc0" * 256)
         yield server, client
