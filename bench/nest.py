@@ -89,6 +89,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         with contextlib.suppress(OSError):
             process.stdin.close()
     process.terminate()
+    process.send_signal(signal.SIGCONT)  # it may be paused, and would not notice
     try:
         process.wait(_END_TIMEOUT_S)
     except subprocess.TimeoutExpired:
