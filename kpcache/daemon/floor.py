@@ -5,7 +5,7 @@ is synchronous except ``run``, which plans anew soon after pairs were taken.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -84,24 +84,32 @@ class Floor:
             if state.order is not None:
                 on_order[state.order.spec] = on_order.get(state.order.spec, 0) + state.due
                 long_orders += self._cost_s[state.order.spec] > refill.LONG_KEY_S
-        views = [self._view(pool, on_order.get(spec, 0)) for spec, pool in self._stock.pools.items()]
+        views = [
+            view
+            for spec, pool in self._stock.pools.items()
+            if (view := self._view(pool, on_order.get(spec, 0))) is not None
+        ]
         for order in refill.plan(views, idle, long_orders, len(self._makers)):
             self._place(order)
 
-    def _view(self, pool: Pool, on_order: int) -> refill.PoolView:
-        view = refill.PoolView(
-            pool.spec,
-            pool.book.available,
-            on_order,
-            pool.target,
-            pool.low_water,
-            len(pool.waiters),
-            self._cost_s[pool.spec],
+    def _view(self, pool: Pool, on_order: int) -> refill.PoolView | None:
+        """What the plan needs to know of a pool; None while nothing is missing in it."""
+        spec, waiting, available, now = pool.spec, len(pool.waiters), pool.book.available, trio.current_time()
+        is_missing = pool.target + waiting > available + on_order
+        if on_order or not is_missing:
+            self._attended[spec] = now
+        if not is_missing:
+            return None
+        return refill.PoolView(
+            spec=spec,
+            available=available,
+            on_order=on_order,
+            target=pool.target,
+            low_water=pool.low_water,
+            waiting=waiting,
+            cost_s=self._cost_s[spec],
+            neglected_s=now - self._attended[spec],
         )
-        now = trio.current_time()
-        if on_order or not view.missing:
-            self._attended[pool.spec] = now
-        return replace(view, neglected_s=now - self._attended[pool.spec])
 
     def _place(self, order: refill.Order) -> None:
         maker = self._makers[order.shard, order.maker]

@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -36,6 +37,8 @@ class ShardLink:
         self.shard = shard
         self.pid: int | None = None
         self._handle = handle
+        self._sock: socket.socket | None = None  # while the shard lives
+        self._scope = trio.CancelScope()  # of the shard's life; cancelled to end it
         self._unsent = bytearray()
         self._something_to_send = trio.Event()
         self._owed: deque[float] = deque()  # when each unanswered draw was sent, oldest first
@@ -45,13 +48,23 @@ class ShardLink:
 
     def send(self, message: list[Any]) -> None:
         """Write a message to the shard; returns at once. Whatever cannot arrive is void with the shard."""
-        if len(self._unsent) > MAX_UNREAD_BYTES:
-            return  # the shard is stuck; the draw it owes or the full outbox will end it
-        self._unsent += pipe.encode(message)
+        data = pipe.encode(message)
         if message[0] == "draw":
             self._owed.append(trio.current_time())
             self._draw_owed.set()
-        self._something_to_send.set()
+        if not self._unsent and self._sock is not None:
+            # Nearly always the socket takes it whole, which saves waking the writer for every message.
+            with suppress(OSError):  # full, or broken: then the reader sees the end, too, and says why
+                data = data[self._sock.send(data) :]
+        if data:
+            self._unsent += data
+            self._something_to_send.set()
+        if len(self._unsent) > MAX_UNREAD_BYTES:
+            self._give_up("does not read what it is sent")
+
+    def _give_up(self, fault: str) -> None:
+        self._fault = self._fault or fault
+        self._scope.cancel()
 
     async def run(self) -> str:
         """Start the shard and serve its pipe until it is gone. Returns why it ended, in printable words.
@@ -60,59 +73,76 @@ class ShardLink:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         words_out, words_in = os.pipe()
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        words = trio.lowlevel.FdStream(words_out)
-        async with stream, words:
-            try:
-                process = await trio.lowlevel.open_process(
-                    worker_process.command("kpcache.worker.shard"),
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=words_in,
-                    cwd="/",
-                    env=worker_process.environment(os.environ),
-                )
-            finally:
-                theirs.close()
-                os.close(words_in)
-            self.pid = process.pid
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write, stream)
-                    nursery.start_soon(self._keep_last_words, words)
-                    nursery.start_soon(self._watch_for_stuck, nursery.cancel_scope)
-                    await self._read(stream)
-                    nursery.cancel_scope.cancel()
-            finally:
-                with trio.CancelScope(shield=True):
-                    await stream.aclose()
-                    await self._end(process, words)
+        ours.setblocking(False)
+        async with trio.lowlevel.FdStream(words_out) as words:
+            with ours:
+                try:
+                    process = await trio.lowlevel.open_process(
+                        worker_process.command("kpcache.worker.shard"),
+                        stdin=theirs.fileno(),
+                        stdout=subprocess.DEVNULL,
+                        stderr=words_in,
+                        cwd="/",
+                        env=worker_process.environment(os.environ),
+                    )
+                finally:
+                    theirs.close()
+                    os.close(words_in)
+                self.pid, self._sock = process.pid, ours
+                try:
+                    with self._scope:
+                        await self._talk(ours, words)
+                finally:
+                    self._sock = None
+                    trio.lowlevel.notify_closing(ours)
+                    ours.close()  # which tells the shard to stop
+                    with trio.CancelScope(shield=True):
+                        await self._end(process, words)
         return self._fault or _describe(process.returncode, self._last_words)
 
-    async def _read(self, stream: trio.SocketStream) -> None:
+    async def _talk(self, sock: socket.socket, words: trio.abc.ReceiveStream) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write, sock)
+            nursery.start_soon(self._keep_last_words, words)
+            nursery.start_soon(self._watch_for_stuck)
+            await self._read(sock)
+            nursery.cancel_scope.cancel()
+
+    async def _read(self, sock: socket.socket) -> None:
         reader = pipe.FrameReader()
         try:
-            while data := await stream.receive_some(_READ_BYTES):
-                for message in reader.feed(bytes(data)):
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                try:
+                    data = sock.recv(_READ_BYTES)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    return
+                for message in reader.feed(data):
                     if message[0] == "batch":
                         self._owed.popleft()  # IndexError: nobody drew this
                     self._handle(message)
         except (pipe.PipeError, ShardFaultError, IllegalMoveError) as error:
-            self._fault = f"broke the rules of its pipe: {error}"
+            self._give_up(f"broke the rules of its pipe: {error}")
         except (ValueError, TypeError, LookupError) as error:
-            self._fault = f"sent a malformed message ({type(error).__name__})"
-        except trio.BrokenResourceError:
+            self._give_up(f"sent a malformed message ({type(error).__name__})")
+        except OSError:
             pass  # it died; the exit status tells more
 
-    async def _write(self, stream: trio.SocketStream) -> None:
+    async def _write(self, sock: socket.socket) -> None:
+        """Send what the socket did not take at once."""
         while True:
             await self._something_to_send.wait()
             self._something_to_send = trio.Event()
-            data, self._unsent = self._unsent, bytearray()
-            try:
-                await stream.send_all(data)
-            except trio.BrokenResourceError:
-                return  # the reader sees the end, too, and says why
+            while self._unsent:
+                await trio.lowlevel.wait_writable(sock)
+                try:
+                    del self._unsent[: sock.send(self._unsent)]
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    return  # the reader sees the end, too, and says why
 
     async def _keep_last_words(self, stderr: trio.abc.ReceiveStream) -> None:
         """The shard says nothing on stderr unless it fails: log it, and keep the last line as the reason."""
@@ -124,7 +154,7 @@ class ShardLink:
                     self._last_words = printable(line.decode(errors="replace").strip())
                     log.warning("shard %d: %s", self.shard, self._last_words)
 
-    async def _watch_for_stuck(self, scope: trio.CancelScope) -> None:
+    async def _watch_for_stuck(self) -> None:
         """End a shard that owes a draw for too long. Sleeps for good while none is owed."""
         while True:
             await self._draw_owed.wait()
@@ -132,8 +162,7 @@ class ShardLink:
             while self._owed:
                 due = self._owed[0] + ANSWER_TIMEOUT_S
                 if trio.current_time() >= due:
-                    self._fault = f"owed a draw for over {ANSWER_TIMEOUT_S:.0f} s"
-                    scope.cancel()
+                    self._give_up(f"owed a draw for over {ANSWER_TIMEOUT_S:.0f} s")
                     return
                 await trio.sleep_until(due)
 

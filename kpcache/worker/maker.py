@@ -40,13 +40,18 @@ class Maker:
         """Carry out one order. Raises ``OSError`` when the shard is gone."""
         left = count
         while left:
-            left -= self._make_batch(order, spec, left)
-        self._send(["done", order])
+            made, frames = self._make_batch(order, spec, left)
+            left -= made
+            if not left:
+                frames += encode(["done", order])
+            # One write: each wakes the shard and then the daemon.
+            self._pipe.sendall(frames)
 
-    def _make_batch(self, order: int, spec: str, left: int) -> int:
-        """Make, check and send some pairs; returns how many were made, sound or not."""
+    def _make_batch(self, order: int, spec: str, left: int) -> tuple[int, bytes]:
+        """Make and check some pairs; returns how many, sound or not, and the frames that tell of them."""
         limit = 1 if SPECS[spec].family == "rsa" else min(left, _MAX_BATCH_PAIRS)
         batch: list[list[Any]] = []
+        frames = b""
         made, cpu_s, deadline = 0, time.process_time(), time.monotonic() + _MAX_BATCH_S
         while made < limit and (not made or time.monotonic() < deadline):
             self._before_key()
@@ -54,20 +59,17 @@ class Maker:
             made += 1
             reason = check(spec, private, public)
             if reason:
-                self._send(["unsound", order, spec, 1, reason])
+                frames += encode(["unsound", order, spec, 1, reason])
             else:
                 batch.append(self._close(spec, private, public))
         if batch:
-            self._send(["made", order, spec, batch, time.process_time() - cpu_s])
-        return made
+            frames += encode(["made", order, spec, batch, time.process_time() - cpu_s])
+        return made, frames
 
     def _close(self, spec: str, private: bytes, public: bytes) -> list[Any]:
         """The checked pair as it travels, with the hash that its last reader verifies."""
         digest = handover_digest(spec, self._generation, private, public)
         return [self._generation, private, public, digest, tags(spec, private, public, self._tag_key)]
-
-    def _send(self, message: list[Any]) -> None:
-        self._pipe.sendall(encode(message))
 
 
 def _run(pipe: socket.socket) -> None:

@@ -46,6 +46,7 @@ class Shard:
         self._makers: dict[int, Maker] = {}
         self._maker_init: list[Any] = []  # empty until the daemon's init has come
         self._restart: set[int] = set()
+        self._unsent = bytearray()
         self._watch(daemon.fileno(), self._read_daemon)
 
     def run(self) -> NoReturn:
@@ -56,6 +57,7 @@ class Shard:
                 # An earlier call of this round may have closed it, and even opened another by its number.
                 if self._selector.get_map().get(key.fd) is key:
                     key.data()
+                    self._flush()
 
     def stop(self) -> None:
         """End all makers and reap them. The shard is of no more use."""
@@ -73,10 +75,18 @@ class Shard:
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
     def _tell(self, *message: Any) -> None:
-        try:
-            self._daemon.sendall(encode(list(message)))
-        except ConnectionError as error:
-            raise DaemonGoneError from error
+        """Say something to the daemon; it goes out when what is being handled has been."""
+        self._unsent += encode(list(message))
+
+    def _flush(self) -> None:
+        """One write for all that an event led to: each write wakes the daemon, which costs it more than
+        the message."""
+        if self._unsent:
+            unsent, self._unsent = self._unsent, bytearray()
+            try:
+                self._daemon.sendall(unsent)
+            except ConnectionError as error:
+                raise DaemonGoneError from error
 
     # The daemon's side
 

@@ -34,10 +34,10 @@ def total(book: PoolBook) -> int:
 
 
 def snapshot(book: PoolBook) -> tuple[object, ...]:
-    return tuple(book._counts.items()), book.generated, book.restored, dict(book.discarded)
+    return tuple(book._counts), book.generated, book.restored, dict(book.discarded)
 
 
-@pytest.mark.parametrize(("source", "target"), FORWARD[1:], ids=lambda state: state.value)
+@pytest.mark.parametrize(("source", "target"), FORWARD[1:], ids=lambda state: state.name)
 def test_every_legal_move_is_made(source: State, target: State) -> None:
     book = book_with_pair_in(source)
     book.move(source, target)
@@ -49,7 +49,7 @@ def test_every_legal_move_is_made(source: State, target: State) -> None:
 @pytest.mark.parametrize(
     ("source", "target"),
     [move for move in itertools.product(PLACES, State) if move not in FORWARD],
-    ids=lambda state: state.value,
+    ids=lambda state: state.name,
 )
 def test_every_other_move_is_refused_and_changes_nothing(source: State, target: State) -> None:
     """Also into "discarded", which needs a reason, and so has a method of its own."""
@@ -77,7 +77,7 @@ def test_issued_and_discarded_are_ends_and_all_else_can_be_burnt() -> None:
         assert State.DISCARDED in MOVES[state]
 
 
-@pytest.mark.parametrize("state", PLACES, ids=lambda state: state.value)
+@pytest.mark.parametrize("state", PLACES, ids=lambda state: state.name)
 def test_a_pair_is_burnt_where_it_is_with_a_known_reason(state: State) -> None:
     book = book_with_pair_in(state)
     before = snapshot(book)
@@ -104,7 +104,7 @@ def test_more_than_there_are_neither_move_nor_burn() -> None:
     assert (book.held, book.in_hand, book.discarded.total()) == (0, 2, 1)
 
 
-@pytest.mark.parametrize("state", PLACES, ids=lambda state: state.value)
+@pytest.mark.parametrize("state", PLACES, ids=lambda state: state.name)
 def test_available_is_what_can_still_reach_a_client(state: State) -> None:
     expected = state in (State.CHECKED, State.RECORDED, State.HELD, State.DRAWN, State.READY)
     assert book_with_pair_in(state).available == expected
@@ -149,7 +149,7 @@ class Books(RuleBasedStateMachine):
     def the_books_add_up(self) -> None:
         book = self.book
         assert book.generated + book.restored == total(book)
-        assert min(book._counts.values()) >= 0
+        assert min(book._counts) >= 0
 
     @invariant()
     def what_has_ended_stays_ended(self) -> None:
