@@ -48,7 +48,7 @@ class Server:
                 except OSError as error:
                     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                         log.warning("cannot accept a connection: %s; raise LimitNOFILE", error.strerror)
-                        self._make_room(None)
+                        self._make_room(self._heaviest_user())
                         await trio.sleep(_ACCEPT_PAUSE_S)
                     break  # else the client left before it was accepted
                 self._admit(sock, nursery)
@@ -86,13 +86,17 @@ class Server:
     def _has_room(self, uid: int) -> bool:
         """Whether one more connection of this user may be kept; at a cap, an older one is cut for it.
 
-        A user's own go first: nobody can push out another user's connections by opening many.
+        At the cap of all it is one of the user who has the most, or the newcomer's own: nobody can push
+        out another user's connections by opening many, or by keeping all of them busy.
         """
         if self._per_uid[uid] >= self._limits.max_connections_per_uid:
             return self._make_room(uid)
         if len(self._sessions) >= self._limits.max_connections:
-            return self._make_room(uid) or self._make_room(None)
+            return self._make_room(self._heaviest_user()) or self._make_room(uid)
         return True
+
+    def _heaviest_user(self) -> int:
+        return max(self._per_uid, key=self._per_uid.__getitem__, default=0)
 
     async def _run(self, session: Session) -> None:
         try:
@@ -108,9 +112,9 @@ class Server:
                 del self._per_uid[session.uid]
         self._idle.set()
 
-    def _make_room(self, uid: int | None) -> bool:
-        """Cut the oldest incomplete connection, else the longest idle one (of ``uid``, if given)."""
-        sessions = [session for session in self._sessions if uid is None or session.uid == uid]
+    def _make_room(self, uid: int) -> bool:
+        """Cut the oldest incomplete connection of this user, else the longest idle one."""
+        sessions = [session for session in self._sessions if session.uid == uid]
         victim = next((session for session in sessions if session.is_incomplete), None)
         if victim is None:
             quiet = [session for session in sessions if not session.is_busy]
