@@ -13,22 +13,26 @@ TAG_BYTES = 16
 
 
 class TagBook:
-    """All tags seen, each 16 bytes of keyed BLAKE2b."""
+    """All tags seen, each 16 bytes of keyed BLAKE2b.
+
+    Kept in two halves: when the newer is full, it becomes the older, and the one before is forgotten. To
+    take the oldest out one by one costs more with each (a dict steps over the holes that they leave).
+    """
 
     def __init__(self, max_tags: int = MAX_TAGS) -> None:
-        self._tags: dict[bytes, None] = {}
-        self._max_tags = max_tags
+        self._newer: set[bytes] = set()
+        self._older: set[bytes] = set()
+        self._half = max_tags // 2
         self.forgotten = 0
 
     def __len__(self) -> int:
-        return len(self._tags)
+        return len(self._newer) + len(self._older)
 
     def record(self, tags: Sequence[bytes]) -> bool:
         """Note one pair's tags. False if any of them was known, or two of them are equal: a duplicate."""
-        known = self._tags
-        fresh = len(set(tags)) == len(tags) and not any(tag in known for tag in tags)
-        known.update(dict.fromkeys(tags))
-        while len(known) > self._max_tags:
-            del known[next(iter(known))]
-            self.forgotten += 1
-        return fresh
+        known = any(tag in self._newer or tag in self._older for tag in tags)
+        if len(self._newer) + len(tags) > self._half:
+            self.forgotten += len(self._older)
+            self._older, self._newer = self._newer, set()
+        self._newer.update(tags)
+        return not known and len(set(tags)) == len(tags)
