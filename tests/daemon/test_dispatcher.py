@@ -1,0 +1,236 @@
+"""Every request gets a result or the right refusal, and no refused request costs a pair."""
+
+from typing import Any
+
+import pytest
+
+from kpcache import __version__
+from kpcache.core.limits import Limits
+from kpcache.core.wire import Request
+from kpcache.daemon.dispatcher import PairOrder
+from kpcache.errors import KpcacheError
+from tests.fakes import SPEC, Bench, book_is_balanced, mock_clock
+
+PAIR_METHODS = ["GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext"]
+GOOD = {"KeyId": "alias/on", "KeyPairSpec": SPEC}
+
+
+def begin(bench: Bench, method: str, data: object = None, options: object = None) -> Any:
+    return bench.dispatcher.begin(Request(1, method, {} if data is None else data, options))
+
+
+def refusal(bench: Bench, method: str, data: object = None, options: object = None) -> KpcacheError:
+    with pytest.raises(KpcacheError) as caught:
+        begin(bench, method, data, options)
+    return caught.value
+
+
+def answered(bench: Bench, method: str, data: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request whose pair is ready."""
+    order = begin(bench, method, data)
+    assert isinstance(order, PairOrder)
+    pair = bench.dispatcher.take(order)
+    assert pair is not None
+    return bench.dispatcher.build(order, pair)
+
+
+# --- pairs
+
+
+@mock_clock
+async def test_the_answer_is_that_of_kms() -> None:
+    bench = Bench()
+    bench.shards.fill(4)
+    pair = bench.stock.pools[SPEC].ready[0]
+    context = {"app": "billing"}
+    answer = answered(bench, "GenerateDataKeyPair", {**GOOD, "EncryptionContext": context})
+    assert set(answer) == {
+        *("PrivateKeyCiphertextBlob", "PrivateKeyPlaintext", "PublicKey"),
+        *("KeyId", "KeyPairSpec", "KeyMaterialId"),
+    }
+    assert (answer["PrivateKeyPlaintext"], answer["PublicKey"]) == (pair.private, pair.public)
+    assert (answer["KeyId"], answer["KeyPairSpec"]) == ("arn:alias/on", SPEC)
+    request = {"CiphertextBlob": answer["PrivateKeyCiphertextBlob"], "EncryptionContext": context}
+    assert begin(bench, "Decrypt", request)["Plaintext"] == pair.private
+    bare = answered(bench, "GenerateDataKeyPairWithoutPlaintext", GOOD)
+    assert set(bare) == set(answer) - {"PrivateKeyPlaintext"}
+    assert bench.stock.pools[SPEC].book.in_hand == 2
+
+
+BAD_OPTIONS: list[object] = [
+    *([], 1, "wait_s", {"wait": 1}, {"wait_s": 1, "x": 1}, {"wait_s": -1}, {"wait_s": True}),
+    *({"wait_s": value} for value in (None, "1", float("nan"), float("inf"))),
+]
+REFUSED: list[tuple[str, dict[str, Any], object, str]] = [
+    ("no input", {}, None, "ValidationException"),
+    ("unknown member", {**GOOD, "X": 1}, None, "ValidationException"),
+    ("unknown spec", {**GOOD, "KeyPairSpec": "RSA_1024"}, None, "ValidationException"),
+    ("no such key", {**GOOD, "KeyId": "nowhere"}, None, "NotFoundException"),
+    ("disabled", {**GOOD, "KeyId": "alias/off"}, None, "DisabledException"),
+    ("dying", {**GOOD, "KeyId": "alias/dying"}, None, "KMSInvalidStateException"),
+    ("SM2", {**GOOD, "KeyPairSpec": "SM2"}, None, "UnsupportedOperationException"),
+    ("ML_KEM_512", {**GOOD, "KeyPairSpec": "ML_KEM_512"}, None, "UnsupportedOperationException"),
+    ("grant tokens", {**GOOD, "GrantTokens": ["t"]}, None, "InvalidGrantTokenException"),
+    ("dry run", {**GOOD, "DryRun": True}, None, "DryRunOperationException"),
+    ("dry run, no key", {**GOOD, "KeyId": "no", "DryRun": True}, None, "NotFoundException"),
+    ("dry run, disabled", {**GOOD, "KeyId": "alias/off", "DryRun": True}, None, "DisabledException"),
+    ("dry run, SM2", {**GOOD, "KeyPairSpec": "SM2", "DryRun": True}, None, "UnsupportedOperationException"),
+    *((f"options {options!r}", GOOD, options, "ValidationException") for options in BAD_OPTIONS),
+]
+
+
+@pytest.mark.parametrize("method", PAIR_METHODS)
+@pytest.mark.parametrize(
+    ("data", "options", "code"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
+)
+@mock_clock
+async def test_a_refusal_has_its_code_is_the_same_on_a_dry_pool_and_takes_no_pair(
+    method: str, data: dict[str, Any], options: object, code: str
+) -> None:
+    dry, full = Bench(), Bench()
+    full.shards.fill(8)
+    errors = [refusal(bench, method, dict(data), options) for bench in (dry, full)]
+    assert errors[0].to_wire() == errors[1].to_wire()
+    assert errors[0].code == code
+    book = full.stock.pools[SPEC].book
+    assert (book.available, book.in_hand, book.issued, book.discarded.total()) == (8, 0, 0, 0)
+    assert dry.stock.pools[SPEC].book.dry == 0
+
+
+@mock_clock
+async def test_recipient_is_refused_and_never_ignored() -> None:
+    bench = Bench()
+    recipient = {"Recipient": {"AttestationDocument": b"x"}}
+    assert refusal(bench, PAIR_METHODS[0], {**GOOD, **recipient}).code == "UnsupportedOperationException"
+    assert refusal(bench, PAIR_METHODS[1], {**GOOD, **recipient}).code == "ValidationException"
+    assert (
+        refusal(bench, "Decrypt", {"CiphertextBlob": b"x", **recipient}).code
+        == "UnsupportedOperationException"
+    )
+
+
+@mock_clock
+async def test_a_wrap_that_fails_burns_the_pair() -> None:
+    bench = Bench()
+    bench.shards.fill(4)
+    bench.keyring.failure = ArithmeticError()
+    with pytest.raises(ArithmeticError):
+        answered(bench, PAIR_METHODS[0], GOOD)
+    book = bench.stock.pools[SPEC].book
+    assert (book.in_hand, book.discarded) == (0, {"request_failed": 1})
+    assert book_is_balanced(bench.stock)
+
+
+# --- waiting
+
+
+@pytest.mark.parametrize(
+    ("limits", "options", "expected"),
+    [
+        (Limits(), None, 5.0),
+        (Limits(), {}, 5.0),
+        (Limits(wait_timeout_s=2.0), None, 2.0),
+        (Limits(wait_when_dry=False), None, 0.0),
+        (Limits(), {"wait_s": 0}, 0.0),
+        (Limits(), {"wait_s": 1.5}, 1.5),
+        (Limits(wait_when_dry=False), {"wait_s": 1.5}, 1.5),
+        (Limits(), {"wait_s": 1e9}, 5.0),
+        (Limits(), {"wait_s": 2**64 - 1}, 5.0),
+    ],
+    ids=repr,
+)
+@mock_clock
+async def test_a_caller_waits_as_long_as_it_says_within_the_configured_most(
+    limits: Limits, options: object, expected: float
+) -> None:
+    assert begin(Bench(limits=limits), PAIR_METHODS[0], GOOD, options).wait_s == expected
+
+
+# --- the alarm, and the end
+
+
+@mock_clock
+async def test_when_nothing_is_issued_any_more_every_pair_is_refused_and_burnt_if_in_hand() -> None:
+    bench = Bench()
+    bench.shards.fill(4)
+    order = begin(bench, PAIR_METHODS[0], GOOD)
+    pair = bench.dispatcher.take(order)
+    assert pair is not None
+    bench.gate.issuing = False  # the alarm, between taking and answering
+    with pytest.raises(KpcacheError) as caught:
+        bench.dispatcher.build(order, pair)
+    again = refusal(bench, PAIR_METHODS[1], GOOD)
+    for error in (caught.value, again, refusal(bench, PAIR_METHODS[0], {**GOOD, "DryRun": True})):
+        assert (error.code, error.reason) == ("KMSInvalidStateException", "not_issuing")
+    assert bench.stock.pools[SPEC].book.discarded == {"not_issuing": 1}
+    assert begin(bench, "kpcache.Status") == {"status": "here"}  # it stays up to be inspected
+
+
+@pytest.mark.parametrize(
+    "method", [*PAIR_METHODS, "Decrypt", "DescribeKey", "kpcache.Ping", "kpcache.Status"]
+)
+@mock_clock
+async def test_a_draining_daemon_tells_everyone_to_come_again(method: str) -> None:
+    bench = Bench()
+    bench.gate.draining = True
+    error = refusal(bench, method, GOOD)
+    assert (error.code, error.reason) == ("ThrottlingException", "draining")
+    assert error.retry_after_s is not None
+
+
+# --- other methods
+
+
+@mock_clock
+async def test_decrypt_has_its_refusals() -> None:
+    bench = Bench()
+    bench.shards.fill(4)
+    blob = answered(bench, PAIR_METHODS[0], GOOD)["PrivateKeyCiphertextBlob"]
+    rows: list[tuple[dict[str, Any], str]] = [
+        ({}, "ValidationException"),
+        ({"CiphertextBlob": "text"}, "ValidationException"),
+        ({"CiphertextBlob": b"no blob"}, "InvalidCiphertextException"),
+        ({"CiphertextBlob": blob, "EncryptionContext": {"a": "b"}}, "InvalidCiphertextException"),
+        ({"CiphertextBlob": blob, "KeyId": "nowhere"}, "NotFoundException"),
+        ({"CiphertextBlob": blob, "KeyId": "alias/off"}, "IncorrectKeyException"),
+        ({"CiphertextBlob": blob, "EncryptionAlgorithm": "RSAES_OAEP_SHA_1"}, "InvalidKeyUsageException"),
+        ({"CiphertextBlob": blob, "GrantTokens": ["t"]}, "InvalidGrantTokenException"),
+        ({"CiphertextBlob": blob, "DryRun": True}, "DryRunOperationException"),
+        ({"CiphertextBlob": b"no blob", "DryRun": True}, "InvalidCiphertextException"),
+    ]
+    for data, code in rows:
+        assert refusal(bench, "Decrypt", data).code == code, data
+    assert refusal(bench, "Decrypt", {"CiphertextBlob": blob}, {"wait_s": 1}).code == "ValidationException"
+    answer = begin(bench, "Decrypt", {"CiphertextBlob": blob, "KeyId": "alias/on", "DryRun": False})
+    assert set(answer) == {"KeyId", "Plaintext", "EncryptionAlgorithm", "KeyMaterialId"}
+    assert (answer["KeyId"], answer["EncryptionAlgorithm"]) == ("arn:alias/on", "SYMMETRIC_DEFAULT")
+
+
+@mock_clock
+async def test_describe_key_ping_and_status_answer() -> None:
+    bench = Bench(limits=Limits(max_message_bytes=20000, wait_timeout_s=2.0))
+    assert begin(bench, "DescribeKey", {"KeyId": "alias/off"})["KeyMetadata"]["KeyState"] == "Disabled"
+    assert refusal(bench, "DescribeKey", {"KeyId": "nowhere"}).code == "NotFoundException"
+    assert refusal(bench, "DescribeKey", {"KeyId": "alias/on"}, {"wait_s": 1}).code == "ValidationException"
+    no_options: list[object] = [None, {}]
+    for options in no_options:
+        assert begin(bench, "kpcache.Ping", {}, options) == {
+            "ProtocolVersion": 1, "Version": __version__, "MaxMessageBytes": 20000, "MaxInFlight": 256,
+            "MaxWaitSeconds": 2.0,
+        }  # fmt: skip
+    assert begin(bench, "kpcache.Status") == {"status": "here"}
+    for method in ("kpcache.Ping", "kpcache.Status"):
+        assert refusal(bench, method, {"x": 1}).code == "ValidationException"
+        assert refusal(bench, method, {}, {"wait_s": 1}).code == "ValidationException"
+        assert refusal(bench, method, [1]).code == "ValidationException"
+
+
+@pytest.mark.parametrize(
+    "method", ["", "Encrypt", "generatedatakeypair", "_generate", "kpcache.Purge", "\x1b[2J\n"]
+)
+@mock_clock
+async def test_an_unknown_method_is_named_in_printable_words(method: str) -> None:
+    error = refusal(Bench(), method)
+    assert error.code == "UnsupportedOperationException"
+    assert "GenerateDataKeyPair" in error.message
+    assert error.message.isprintable()
