@@ -4,6 +4,7 @@
 is synchronous except ``run``, which plans anew soon after pairs were taken.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -141,15 +142,18 @@ class Floor:
     ) -> None:
         """Sound pairs, not yet held: record their tags, then let the shard hold those that are new."""
         state = self._working(shard, maker, number, spec, len(pairs))
-        state.proved = True
-        self._learn_cost(spec, keygen_s / max(len(pairs), 1))
-        book = self._stock.pools[spec].book
-        book.make(len(pairs))
-        book.move(State.MADE, State.CHECKED, len(pairs))
+        if not 0 <= keygen_s < math.inf:
+            raise ShardFaultError("pairs took an impossible time")
         held: list[int] = []
         refused: list[int] = []
         for serial, tags in pairs:
             (held if self._tags.record(tags) else refused).append(serial)
+        # Nothing of a malformed message gets as far as the books.
+        state.proved = True
+        self._learn_cost(spec, keygen_s / len(pairs))
+        book = self._stock.pools[spec].book
+        book.make(len(pairs))
+        book.move(State.MADE, State.CHECKED, len(pairs))
         self._send(shard, ["verdict", held, refused])
         if refused:
             book.discard(State.CHECKED, "duplicate", len(refused))

@@ -159,6 +159,8 @@ class Supervisor:
 
     def _on_maker(self, worker: Worker, number: int, state: str, pid: int, reason: str) -> None:
         maker = self.makers[worker.shard, number]
+        if state not in ("up", "lost") or type(pid) is not int or type(reason) is not str:
+            raise ShardFaultError("a maker's state is malformed")
         if state == "up":
             maker.state, maker.pid = "up", pid
             self._floor.maker_up(worker.shard, number)
@@ -179,6 +181,8 @@ class Supervisor:
         self.makers[worker.shard, maker].pairs += len(pairs)
 
     def _on_unsound(self, worker: Worker, maker: int, order: int, spec: str, count: int, reason: str) -> None:
+        if type(reason) is not str:
+            raise ShardFaultError("a reason is not a text")
         self._floor.unsound(worker.shard, maker, order, spec, count, printable(reason))
 
     def _on_done(self, worker: Worker, maker: int, order: int) -> None:
@@ -189,10 +193,7 @@ class Supervisor:
         if sequence <= self._sequence[worker.shard]:
             raise ShardFaultError("a batch came twice")
         self._sequence[worker.shard] = sequence
-        pairs = [
-            Pair(spec, generation, private, public, digest)
-            for _, generation, private, public, digest in batch
-        ]
+        pairs = [_pair(spec, *row) for row in batch]
         if len(pairs) != self._stock.pools[spec].drawing.get(worker.shard):
             raise ShardFaultError("a batch is not of the size that was drawn")
         damaged = self._stock.receive(worker.shard, spec, pairs)
@@ -209,3 +210,12 @@ class Supervisor:
         "done": _on_done,
         "batch": _on_batch,
     }
+
+
+def _pair(spec: str, _serial: int, generation: int, private: bytes, public: bytes, digest: bytes) -> Pair:
+    """A row of a batch. It is judged before any of the batch is taken in, so that the books stay right."""
+    if type(generation) is not int or not 0 <= generation < 2**64:
+        raise ShardFaultError("a batch holds something else than pairs")
+    if not type(private) is type(public) is type(digest) is bytes:
+        raise ShardFaultError("a batch holds something else than pairs")
+    return Pair(spec, generation, private, public, digest)
