@@ -1,0 +1,364 @@
+"""Workers come back with back-off, a batch is taken in once, and no lie of a shard upsets the books."""
+
+import hashlib
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from kpcache.core.pool import IllegalMoveError
+from kpcache.core.restart import FAILED_AFTER
+from kpcache.daemon import supervisor as supervisor_module
+from kpcache.daemon.floor import Floor, ShardFaultError
+from kpcache.daemon.stock import Stock
+from kpcache.daemon.supervisor import Supervisor
+from tests.fakes import SPEC, batch_rows, book_is_balanced, fake_pair, mock_clock
+
+# What the pipe takes for a shard's fault; anything else would be raised through the whole daemon.
+FAULTS = (ShardFaultError, IllegalMoveError, ValueError, TypeError, LookupError)
+
+
+@dataclass
+class FakeLink:
+    """A shard's life without a process: ``say`` is what it writes, ``sent`` what it was told."""
+
+    shard: int
+    handle: Callable[[list[Any]], None]
+    pid: int = 4711
+    sent: list[list[Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._end = trio.Event()
+        self._reason = ""
+
+    def send(self, message: list[Any]) -> None:
+        self.sent.append(message)
+
+    async def run(self) -> str:
+        await self._end.wait()
+        return self._reason
+
+    def die(self, reason: str = "signal 9") -> None:
+        self._reason = reason
+        self._end.set()
+
+    def say(self, *message: Any) -> None:
+        try:
+            self.handle(list(message))
+        except FAULTS as error:
+            self.die(f"broke the rules: {error}")
+
+    def told(self, name: str) -> list[list[Any]]:
+        return [message[1:] for message in self.sent if message[0] == name]
+
+
+@dataclass
+class House:
+    """Supervisor, floor and stock over fake links."""
+
+    supervisor: Supervisor
+    stock: Stock
+    floor: Floor
+    links: dict[int, FakeLink]  # the last one of each shard
+    starts: list[float]
+    alarms: list[str]
+    numbers: Any = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def book(self) -> Any:
+        return self.stock.pools[SPEC].book
+
+    def shard_up(self, shard: int = 0) -> FakeLink:
+        link = self.links[shard]
+        link.say("ready")
+        for (maker,) in link.told("start_maker"):
+            link.say("maker", maker, "up", 100 + maker, "")
+        return link
+
+    def make(self, link: FakeLink, tags: list[bytes] | None = None) -> int:
+        """The maker fulfils its last order and reports it done; returns how many pairs it made."""
+        maker, order, spec, count = link.told("make")[-1]
+        rows = [
+            [n, tags or [hashlib.blake2b(b"%d" % next(self.numbers)).digest()[:16]]] for n in range(count)
+        ]
+        link.say("made", maker, order, spec, rows, 0.0002 * count)
+        link.say("done", maker, order)
+        return int(count)
+
+
+@asynccontextmanager
+async def house(
+    monkeypatch: pytest.MonkeyPatch, placement: list[int] | None = None, target: int = 8
+) -> AsyncIterator[House]:
+    links: dict[int, FakeLink] = {}
+    starts: list[float] = []
+
+    def make_link(shard: int, handle: Callable[[list[Any]], None]) -> FakeLink:
+        links[shard] = FakeLink(shard, handle)
+        starts.append(trio.current_time())
+        return links[shard]
+
+    monkeypatch.setattr(supervisor_module, "ShardLink", make_link)
+    supervisor = Supervisor(placement or [1], "idle", generation=0)
+    alarms: list[str] = []
+    stock = Stock({SPEC: (target, 2)}, supervisor.send_draw, lambda: floor.wanted.set())
+    floor = Floor(stock, supervisor.send, alarms.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run, stock, floor)
+        nursery.start_soon(floor.run)
+        await trio.testing.wait_all_tasks_blocked()
+        yield House(supervisor, stock, floor, links, starts, alarms)
+        nursery.cancel_scope.cancel()
+    assert book_is_balanced(stock)
+
+
+def answer_draw(link: FakeLink, sequence: int, change: int = 0) -> None:
+    """Answer the last draw, with ``change`` pairs more or fewer."""
+    draw, spec, count = link.told("draw")[-1]
+    link.say("batch", draw, sequence, spec, batch_rows([fake_pair(spec) for _ in range(count + change)]))
+
+
+# --- the way of a pair
+
+
+@mock_clock
+async def test_a_pair_goes_from_an_order_to_the_ready_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(monkeypatch) as it:
+        link = it.links[0]
+        assert link.told("init")[0][0] | {"tag_key": b""} == {
+            "shard": 0, "scheduling": "idle", "generation": 0, "tag_key": b"",
+        }  # fmt: skip
+        assert link.told("make") == []  # nothing is ordered of a maker that is not up
+        it.shard_up()
+        assert it.make(link) == 8
+        assert link.told("verdict") == [[list(range(8)), []]]
+        assert it.book.held == 8
+        answer_draw(link, 1)
+        assert (it.book.ready, it.book.held) == (2, 6)
+        assert len(link.told("make")) == 1  # full: nothing more is ordered
+        assert it.stock.take_nowait(SPEC)
+        await trio.sleep(1)
+        assert len(link.told("make")) == 2
+        it.stock.issue(SPEC)
+
+
+@mock_clock
+async def test_a_duplicate_is_refused_raises_the_alarm_and_stops_all_orders_when_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house(monkeypatch, target=100) as it:
+        link = it.shard_up()
+        it.make(link)
+        assert it.alarms == []
+        known = b"k" * 16
+        link.say("made", *link.told("make")[-1][:3], [[50, [known]], [51, [known]]], 0.1)
+        assert link.told("verdict")[-1] == [[50], [51]]
+        assert it.alarms == [SPEC]
+        assert it.book.discarded == {"duplicate": 1}
+        it.floor.stop()
+        orders = len(link.told("make"))
+        it.floor.plan()
+        await trio.sleep(5)
+        assert len(link.told("make")) == orders
+
+
+@mock_clock
+async def test_unsound_pairs_are_counted_and_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(monkeypatch) as it:
+        link = it.shard_up()
+        maker, order, spec, count = link.told("make")[-1]
+        link.say("unsound", maker, order, spec, count, "d is wrong\n")
+        link.say("done", maker, order)
+        assert (it.book.held, it.book.discarded) == (0, {"unsound": count})
+        assert it.make(link) == 8  # and are made again
+
+
+# --- lies
+
+
+@mock_clock
+async def test_a_batch_that_comes_twice_ends_the_shard_and_gives_no_pair_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house(monkeypatch) as it:
+        link = it.shard_up()
+        it.make(link)
+        answer_draw(link, 5)
+        for _ in range(2):
+            assert it.stock.take_nowait(SPEC)
+            it.stock.issue(SPEC)
+        assert len(link.told("draw")) == 2
+        answer_draw(link, 5)  # the sequence number is not above the last
+        assert it.book.ready == 0
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.links[0] is not link
+        assert (it.book.held, it.book.discarded) == (0, {"worker_lost": 6})
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+@mock_clock
+async def test_a_batch_of_another_size_ends_the_shard(monkeypatch: pytest.MonkeyPatch, change: int) -> None:
+    async with house(monkeypatch) as it:
+        link = it.shard_up()
+        it.make(link)
+        answer_draw(link, 1, change)
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.links[0] is not link
+        assert (it.book.ready, it.book.discarded) == (0, {"worker_lost": 8})
+
+
+ROW = [1, 0, b"private", b"public", b"digest"]
+LIES: list[list[Any]] = [
+    ["what"],
+    ["ready", 1],
+    ["maker", 7, "up", 1, ""],
+    ["maker", 0, "lost", 1, None],
+    ["maker", 0, "lost", 1, [1]],
+    ["maker", 0, "gone", 1, ""],
+    ["maker", [], "up", 1, ""],
+    ["made", 0, 999, SPEC, [[1, [b"t" * 16]]], 0.1],
+    ["made", 0, 1, "RSA_2048", [[1, [b"t" * 16]]], 0.1],
+    ["made", 0, 1, SPEC, [], 0.1],
+    ["made", 0, 1, SPEC, [[n, [b"%016d" % n]] for n in range(9)], 0.1],
+    ["made", 0, 1, SPEC, [[1, [["unhashable"]]]], 0.1],
+    ["made", 0, 1, SPEC, [[1]], 0.1],
+    ["made", 0, 1, SPEC, [[1, [b"t" * 16]]], "long"],
+    ["made", 0, 1, SPEC, [[1, [b"t" * 16]]], float("nan")],
+    ["made", 0, 1, SPEC, [[1, [b"t" * 16]]], float("inf")],
+    ["unsound", 0, 1, SPEC, 9, "reason"],
+    ["unsound", 0, 1, SPEC, -1, "reason"],
+    ["unsound", 0, 1, SPEC, 1, [1]],
+    ["done", 0, 1],
+    ["done", 0, 2],
+    ["batch", 1, 1, SPEC, []],
+    ["batch", 1, 1, "nothing", [ROW]],
+    ["batch", 1, 1, [], [ROW]],
+    ["batch", 1, None, SPEC, [ROW]],
+]
+# As answers to a draw of two; the first is sound.
+BAD_ROWS: list[Any] = [
+    None,
+    [1, 0, b"private", b"public"],
+    [1, 0, "private", b"public", b"digest"],
+    [1, 0, 5, b"public", b"digest"],
+    [1, -1, b"private", b"public", b"digest"],
+    [1, 2**64, b"private", b"public", b"digest"],
+    [1, "0", b"private", b"public", b"digest"],
+    [1, 0, b"private", None, b"digest"],
+]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=repr)
+@mock_clock
+async def test_a_shard_that_lies_is_replaced_and_the_books_stay_right(
+    monkeypatch: pytest.MonkeyPatch, lie: list[Any]
+) -> None:
+    async with house(monkeypatch) as it:
+        link = it.shard_up()
+        link.say(*lie)
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.links[0] is not link
+        assert it.book.in_hand == it.book.available == 0
+        assert book_is_balanced(it.stock)
+        link = it.shard_up()
+        assert it.make(link) == 8
+
+
+@pytest.mark.parametrize("row", BAD_ROWS, ids=repr)
+@mock_clock
+async def test_a_batch_with_something_else_than_pairs_ends_the_shard(
+    monkeypatch: pytest.MonkeyPatch, row: Any
+) -> None:
+    async with house(monkeypatch) as it:
+        link = it.shard_up()
+        it.make(link)
+        draw, spec, count = link.told("draw")[-1]
+        assert count == 2
+        link.say("batch", draw, 1, spec, [*batch_rows([fake_pair()]), row])
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.links[0] is not link
+        assert it.book.in_hand == it.book.available == 0
+        assert it.book.discarded == {"worker_lost": 8}
+
+
+# --- restarts
+
+
+@mock_clock
+async def test_a_shard_that_dies_takes_its_own_part_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(monkeypatch, [1, 1], target=200) as it:
+        links = [it.shard_up(shard) for shard in (0, 1)]
+        for link in links:
+            it.make(link)
+        held = it.stock.pools[SPEC].held
+        lost, kept = held[0], held[1]
+        links[0].die()
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.stock.pools[SPEC].held == {1: kept}
+        assert it.book.discarded == {"worker_lost": lost}
+        assert it.supervisor.shards[0].restarts == 1
+        assert it.supervisor.shards[1].restarts == 0
+
+
+@mock_clock
+async def test_a_shard_that_cannot_stay_up_is_started_later_and_later_and_shown_as_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house(monkeypatch) as it:
+        start = trio.current_time()
+        for _ in range(FAILED_AFTER):
+            it.links[0].die("exit 3: no memory\x1b[2J")
+            link = it.links[0]
+            while it.links[0] is link:  # noqa: ASYNC110 - time jumps to its restart
+                await trio.sleep(0.05)
+        gaps = [round(after - before, 2) for before, after in itertools.pairwise(it.starts)]
+        assert gaps == [pytest.approx(delay, abs=0.06) for delay in (0, 0.25, 0.5, 1, 2)]
+        it.links[0].die("exit 3: no memory\x1b[2J")
+        await trio.testing.wait_all_tasks_blocked()
+        worker = it.supervisor.shards[0]
+        assert (worker.state, worker.pid, worker.reason) == ("failed", None, "exit 3: no memory\\x1b[2J")
+        with trio.move_on_after(0):
+            await it.supervisor.wait_settled()  # a daemon whose workers fail does not wait for them
+            assert trio.current_time() - start < 10
+
+
+@mock_clock
+async def test_a_maker_that_dies_is_started_again_by_its_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(monkeypatch) as it:
+        link = it.shard_up()
+        for restarts in (1, 2, 3):
+            before = trio.current_time()
+            link.say("maker", 0, "lost", 100, "signal 9")
+            worker = it.supervisor.makers[0, 0]
+            while len(link.told("start_maker")) <= restarts:  # noqa: ASYNC110 - as above
+                await trio.sleep(0.01)
+            assert trio.current_time() - before == pytest.approx([0, 0, 0.25, 0.5][restarts], abs=0.02)
+            orders = len(link.told("make"))
+            link.say("maker", 0, "up", 100, "")
+            assert (worker.state, worker.restarts) == ("up", restarts)
+            assert len(link.told("make")) == orders + 1  # what its order lacked is ordered again
+        assert it.make(link) == 8
+        assert it.links[0] is link
+
+
+@mock_clock
+async def test_a_maker_in_back_off_is_not_started_in_a_shard_that_died_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house(monkeypatch) as it:
+        link = it.shard_up()
+        for _ in range(3):
+            link.say("maker", 0, "lost", 100, "signal 9")
+            await trio.testing.wait_all_tasks_blocked()
+        link.die()
+        await trio.sleep(60)
+        assert it.links[0] is not link
+        assert it.links[0].told("start_maker") == []  # its own "ready" starts its makers
+        it.shard_up()
+        await trio.sleep(60)
+        assert it.links[0].told("start_maker") == [[0]]
