@@ -47,17 +47,9 @@ def listen(path: Path, mode: int, group: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        gid = grp.getgrnam(group).gr_gid if group else -1
         _remove_stale(path)
-        # Closed to all until owner and mode are right; a client cannot slip in between.
-        previous = os.umask(0o777)
-        try:
-            sock.bind(str(path))
-        finally:
-            os.umask(previous)
-        if group:
-            os.chown(path, -1, grp.getgrnam(group).gr_gid)
-        path.chmod(mode)
-        sock.listen(_BACKLOG)
+        _bind(sock, path, mode, gid)
     except KeyError:
         sock.close()
         raise ConfigError(
@@ -71,6 +63,24 @@ def listen(path: Path, mode: int, group: str) -> socket.socket:
         ) from error
     sock.setblocking(False)
     return sock
+
+
+def _bind(sock: socket.socket, path: Path, mode: int, gid: int) -> None:
+    """Listen at ``path``, closed to all until owner and mode are right: a client cannot slip in between."""
+    previous = os.umask(0o777)
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(previous)
+    try:
+        if gid >= 0:
+            os.chown(path, -1, gid)
+        path.chmod(mode)
+        sock.listen(_BACKLOG)
+    except OSError:
+        # Left with mode 0, it could not be told from a living daemon's by this user's next start.
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _remove_stale(path: Path) -> None:
