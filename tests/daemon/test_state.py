@@ -1,0 +1,189 @@
+"""One daemon to a state folder; a dead daemon's socket is replaced, and nothing else ever is."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from kpcache.daemon.state import close_listener, listen, locked_folder
+from kpcache.errors import ConfigError
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def listening(stack: ExitStack, path: Path, mode: int = 0o600, group: str = "") -> socket.socket:
+    return stack.enter_context(listen(path, mode, group))
+
+
+def refusal(path: Path, group: str = "") -> str:
+    with pytest.raises(ConfigError) as caught:
+        listen(path, 0o600, group).close()
+    return caught.value.message
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+# --- the state folder
+
+
+def test_a_missing_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "state"
+    with locked_folder(folder):
+        assert mode_of(folder) == 0o700
+        assert mode_of(folder / "lock") == 0o600
+
+
+def test_a_second_daemon_is_refused_whether_in_this_process_or_another(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\nfrom kpcache.daemon.state import locked_folder\n"
+        f"with locked_folder(pathlib.Path({str(tmp_path)!r})):\n    pass\n"
+    )
+    with locked_folder(tmp_path):
+        with pytest.raises(ConfigError, match="another kpcache daemon"), locked_folder(tmp_path):
+            pass
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert "another kpcache daemon" in other.stderr
+    subprocess.run([sys.executable, "-c", code], check=True)  # the lock went with its holder
+
+
+def test_a_lock_held_by_a_process_that_was_killed_is_free(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys\nfrom kpcache.daemon.state import locked_folder\n"
+        f"with locked_folder(pathlib.Path({str(tmp_path)!r})):\n"
+        "    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError), locked_folder(tmp_path):
+            pass
+        holder.kill()
+    with locked_folder(tmp_path):
+        pass
+
+
+def test_a_lock_that_is_a_link_or_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "target").touch()
+    (tmp_path / "lock").symlink_to(tmp_path / "target")
+    for folder in (tmp_path, tmp_path / "target"):
+        with pytest.raises(ConfigError, match=r"daemon\.state_dir"), locked_folder(folder):
+            pass
+
+
+# --- sockets
+
+
+def test_a_socket_has_its_mode_whatever_the_umask(tmp_path: Path, stack: ExitStack) -> None:
+    for umask in (0, 0o077, 0o777):
+        previous = os.umask(umask)
+        try:
+            path = tmp_path / f"s{umask}"
+            listening(stack, path, mode=0o660)
+            assert os.umask(umask) == umask  # it is put back
+        finally:
+            os.umask(previous)
+        assert mode_of(path) == 0o660
+
+
+def test_it_is_closed_to_all_until_its_owner_and_mode_are_right(
+    tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    original = Path.chmod
+
+    def chmod(path: Path, mode: int) -> None:
+        modes.append(mode_of(path))
+        original(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", chmod)
+    listening(stack, tmp_path / "s", mode=0o666)
+    assert modes == [0]
+
+
+def test_it_listens_without_blocking_in_a_folder_made_for_it(tmp_path: Path, stack: ExitStack) -> None:
+    path = tmp_path / "run" / "s"
+    listener = listening(stack, path)
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    client = stack.enter_context(socket.socket(socket.AF_UNIX))
+    client.connect(str(path))
+    listener.accept()[0].close()
+
+
+def test_a_dead_daemons_socket_is_replaced(tmp_path: Path, stack: ExitStack) -> None:
+    path = tmp_path / "s"
+    listen(path, 0o600, "").close()
+    assert path.exists()
+    listening(stack, path)
+    stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+
+
+def test_a_living_daemons_socket_is_not(tmp_path: Path, stack: ExitStack) -> None:
+    path = tmp_path / "s"
+    listening(stack, path)
+    inode = path.lstat().st_ino
+    assert "another daemon answers there" in refusal(path)
+    assert path.lstat().st_ino == inode
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "link to a socket", "link to nowhere"])
+def test_anything_else_at_its_path_is_not_ours_to_remove(tmp_path: Path, what: str) -> None:
+    path, other = tmp_path / "s", tmp_path / "other"
+    match what:
+        case "file":
+            path.touch()
+        case "folder":
+            path.mkdir()
+        case "link to a socket":
+            listen(other, 0o600, "").close()
+            path.symlink_to(other)
+        case _:
+            path.symlink_to(other)
+    before = path.lstat()
+    assert "something else than a socket" in refusal(path)
+    assert path.lstat() == before
+
+
+def test_what_cannot_be_listened_on_is_refused_with_the_cure_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "at most 107 bytes" in refusal(tmp_path / ("x" * 200))
+    assert "daemon.socket" in refusal(tmp_path / "file" / "s")
+    assert "no group 'nobody-has-this'" in refusal(tmp_path / "s", group="nobody-has-this")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_group_that_may_not_be_given_leaves_no_socket_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket left with mode 0 would keep an ordinary user's next start from seeing that it is stale."""
+
+    def chown(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", chown)
+    assert "Operation not permitted" in refusal(tmp_path / "s", group="root")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_closing_removes_the_file_once_and_never_anothers(tmp_path: Path, stack: ExitStack) -> None:
+    path = tmp_path / "s"
+    mine = listening(stack, path)
+    close_listener(mine, path)
+    assert not path.exists()
+    listening(stack, path)  # a successor's
+    close_listener(mine, path)
+    assert path.exists()
