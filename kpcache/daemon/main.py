@@ -16,13 +16,14 @@ from kpcache.core.config import Config
 from kpcache.core.limits import Limits
 from kpcache.daemon.dispatcher import Dispatcher, Gate
 from kpcache.daemon.floor import Floor
-from kpcache.daemon.notices import ReporterHandler, UnhurriedReporter, log
+from kpcache.daemon.notices import ReporterHandler, UnhurriedReporter, log, log_defect
 from kpcache.daemon.reporter import Reporter
 from kpcache.daemon.server import Server
 from kpcache.daemon.state import close_listener, listen, locked_folder
 from kpcache.daemon.status import StatusMaker
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import Supervisor
+from kpcache.errors import ConfigError
 from kpcache.keyring import Keyring
 from kpcache.worker.process import protect
 
@@ -38,7 +39,8 @@ Listeners = list[tuple[socket.socket, Path]]
 
 
 def run(config: Config, reporter: Reporter) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code. Raises ``ConfigError`` if it cannot start."""
+    """Serve until SIGTERM, SIGINT or SIGHUP (the terminal is gone). Returns the exit code: 0, or 1 after a
+    defect. Raises ``ConfigError`` if it cannot start."""
     reporter = unhurried = UnhurriedReporter(reporter)
     handler = ReporterHandler(reporter)
     log.addHandler(handler)
@@ -59,6 +61,12 @@ def run(config: Config, reporter: Reporter) -> int:
                 stack.callback(close_listener, listener, path)
                 listeners.append((listener, path))
             trio.run(_live, config, reporter, keyring, listeners)
+    except ConfigError:
+        raise
+    except Exception as error:
+        log_defect("the daemon, which ends", error)
+        return 1
+    else:
         return 0
     finally:
         log.removeHandler(handler)
@@ -93,7 +101,7 @@ class Daemon:
 
     async def live(self) -> None:
         """Start the workers, serve until told to stop, drain, stop."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as workers:
                 workers.start_soon(self._supervisor.run, self._stock, self._floor)
                 workers.start_soon(self._floor.run)

@@ -28,8 +28,12 @@ def printable(text: str, limit: int = 300) -> str:
 def log_defect(where: str, error: BaseException) -> None:
     """Report our own bug: its type and where it was raised, never its message or any value.
 
-    A message may quote what it tripped over, which could be key material.
+    A message may quote what it tripped over, which could be key material. Of a group, each is reported.
     """
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            log_defect(where, each)
+        return
     frames = traceback.extract_tb(error.__traceback__)
     path = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-6:]))
     log.error("defect in %s: %s at %s", where, type(error).__name__, path)

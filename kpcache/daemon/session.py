@@ -71,9 +71,7 @@ class Session:
         except* _PeerGoneError:
             pass
         except* Exception as group:
-            # One connection's fault must not take the server down.
-            for error in group.exceptions:
-                log_defect("a connection", error)
+            log_defect("a connection", group)  # whose fault must not take the server down
         finally:
             for _, specs in self._outbox:
                 self._settle(specs, sent=False)

@@ -131,3 +131,26 @@ def test_restart_after_a_kill(tmp_path: Path) -> None:
         assert opened["Plaintext"] == first["PrivateKeyPlaintext"]
         again = client.generate_data_key_pair(KeyId="alias/kpcache", KeyPairSpec=QUICK)
         assert again["PrivateKeyPlaintext"] != first["PrivateKeyPlaintext"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_cleanly_and_answers_under_way_are_finished(
+    tmp_path: Path, sent: signal.Signals
+) -> None:
+    """A request that waits for its pair gets it; new connections find nobody; the exit code is 0."""
+    with running(tmp_path, pools(RSA_2048=0)) as daemon, daemon.client() as client:
+        answers: list[int] = []
+
+        def ask() -> None:
+            answer = client.generate_data_key_pair(KeyId="alias/kpcache", KeyPairSpec="RSA_4096", wait_s=5.0)
+            answers.append(len(answer["PublicKey"]))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        while not daemon.status()["pools"]["RSA_4096"]["waiting"]:
+            pass  # each status is a round trip
+        daemon.process.send_signal(sent)
+        daemon.wait_log("stopping")
+        thread.join()
+        assert daemon.process.wait(PATIENCE_S) == 0
+    assert answers == [550]
