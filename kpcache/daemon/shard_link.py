@@ -17,7 +17,7 @@ import trio
 from kpcache.core import pipe
 from kpcache.core.pool import IllegalMoveError
 from kpcache.daemon.floor import ShardFaultError
-from kpcache.daemon.notices import log, printable
+from kpcache.daemon.notices import log, log_defect, printable
 from kpcache.worker import process as worker_process
 
 # A shard answers a draw within milliseconds even on a loaded host; one that takes this long is stuck.
@@ -125,10 +125,12 @@ class ShardLink:
                     self._handle(message)
         except (pipe.PipeError, ShardFaultError, IllegalMoveError) as error:
             self._give_up(f"broke the rules of its pipe: {error}")
-        except (ValueError, TypeError, LookupError) as error:
-            self._give_up(f"sent a malformed message ({type(error).__name__})")
         except OSError:
             pass  # it died; the exit status tells more
+        except Exception as error:
+            # Whatever its bytes led to, it ends this shard and not the daemon.
+            log_defect(f"a message of shard {self.shard}", error)
+            self._give_up(f"sent a malformed message ({type(error).__name__})")
 
     async def _write(self, sock: socket.socket) -> None:
         """Send what the socket did not take at once."""
