@@ -1,0 +1,178 @@
+"""One life of a shard process, as real processes of a few lines: whatever they do, none is left behind."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from kpcache.daemon import shard_link
+from kpcache.daemon.floor import ShardFaultError
+from kpcache.daemon.shard_link import ShardLink
+from kpcache.worker import process as worker_process
+from tests.fakes import real_clock
+
+# Reads one frame of the daemon's and writes frames of its own; kpcache is installed, so it can be imported.
+PRELUDE = """
+import os, socket, sys, time, signal
+from kpcache.core.pipe import FrameReader, encode
+pipe = socket.socket(fileno=0)
+reader = FrameReader()
+def say(*message): pipe.sendall(encode(list(message)))
+heard = []
+def hear():
+    while not heard:
+        data = pipe.recv(65536)
+        if not data: sys.exit(0)
+        heard.extend(reader.feed(data))
+    return heard.pop(0)
+"""
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have links start this program in a shard's place."""
+
+    def use(code: str) -> None:
+        monkeypatch.setattr(worker_process, "command", lambda _: [sys.executable, "-c", PRELUDE + code])
+
+    return use
+
+
+def is_gone(link: ShardLink) -> bool:
+    """Ended and waited for."""
+    assert link.pid is not None
+    return not os.path.exists(f"/proc/{link.pid}")
+
+
+def link_to(heard: list[list[Any]]) -> ShardLink:
+    link = ShardLink(0, heard.append)
+    link.send(["init", {}])
+    return link
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("sys.exit(0)", "exit 0"),
+        ("sys.exit('no memory \\x1b[2J')", "exit 1: no memory \\x1b[2J"),
+        ("print('one', file=sys.stderr); print('two', file=sys.stderr); sys.exit(3)", "exit 3: two"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "signal 9"),
+        ("pipe.sendall(b'\\xff' * 100); time.sleep(60)", "broke the rules of its pipe: "),
+        ("say('batch', 1, 1, 'S', []); time.sleep(60)", "sent a malformed message (IndexError)"),
+        ("say('fault'); time.sleep(60)", "broke the rules of its pipe: told so"),
+        ("say('odd'); time.sleep(60)", "sent a malformed message (AttributeError)"),
+        ("say('odder'); time.sleep(60)", "sent a malformed message (OverflowError)"),
+    ],
+)
+@real_clock
+async def test_the_reason_of_an_end_is_told_and_the_process_reaped(
+    code: str, reason: str, program: Callable[[str], None]
+) -> None:
+    def handle(message: list[Any]) -> None:
+        if message[0] == "fault":
+            raise ShardFaultError("told so")
+        if message[0] == "odd":
+            raise AttributeError
+        if message[0] == "odder":
+            raise OverflowError
+
+    program(code)
+    link = ShardLink(0, handle)
+    assert (await link.run()).startswith(reason)
+    assert is_gone(link)
+
+
+@real_clock
+async def test_messages_go_both_ways_in_order(program: Callable[[str], None]) -> None:
+    program("for n in range(100): say('heard', n, *hear())")
+    heard: list[list[Any]] = []
+    link = link_to(heard)
+    for n in range(99):
+        link.send(["order", n])
+    assert await link.run() == "exit 0"
+    assert heard == [["heard", 0, "init", {}], *(["heard", n + 1, "order", n] for n in range(99))]
+
+
+@real_clock
+async def test_when_its_pipe_closes_a_shard_gets_time_to_end_and_is_killed_after_it(
+    program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_link, "STOP_TIMEOUT_S", 0.3)
+    for code in ("hear(); say('up'); hear()", "hear(); say('up')\nwhile True: time.sleep(60)"):
+        program(code)
+        up = trio.Event()
+        link = ShardLink(0, lambda _, up=up: up.set())  # type: ignore[misc]
+        link.send(["init", {}])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.run)
+            await up.wait()
+            nursery.cancel_scope.cancel()
+        assert is_gone(link)
+
+
+@real_clock
+async def test_a_shard_that_owes_a_draw_for_too_long_is_ended(
+    program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_link, "ANSWER_TIMEOUT_S", 0.5)
+    program("hear(); hear(); say('batch', 1, 1, 'S', []); time.sleep(60)")
+    heard: list[list[Any]] = []
+    link = link_to(heard)
+    link.send(["draw", 1, "S", 1])
+    link.send(["draw", 2, "S", 1])
+    started = time.monotonic()
+    assert await link.run() == "owed a draw for over 0 s"
+    assert heard == [["batch", 1, 1, "S", []]]  # one was answered, the other is owed
+    assert time.monotonic() - started < 5
+    assert is_gone(link)
+
+
+@real_clock
+async def test_a_shard_that_reads_nothing_is_ended_before_it_fills_the_daemons_memory(
+    program: Callable[[str], None],
+) -> None:
+    program("say('up'); time.sleep(60)")
+    up = trio.Event()
+    link = ShardLink(0, lambda _: up.set())
+
+    async def flood() -> None:
+        await up.wait()
+        while not link._fault:
+            link.send(["verdict", list(range(1000)), []])
+            assert len(link._unsent) < 2 * shard_link.MAX_UNREAD_BYTES
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flood)
+        assert await link.run() == "does not read what it is sent"
+    assert is_gone(link)
+
+
+@real_clock
+async def test_a_program_that_cannot_be_started_is_an_error_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_process, "command", lambda _: ["/nowhere/python"])
+    with pytest.raises(FileNotFoundError):
+        await link_to([]).run()
+
+
+@real_clock
+async def test_a_shard_inherits_no_environment_and_no_descriptors(
+    program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "value")
+    monkeypatch.setenv("PYTHONPATH", "/tmp")
+    program(
+        "say('env', sorted(os.environ)); say(os.getcwd())\n"
+        "say('fds', sorted(map(int, os.listdir('/proc/self/fd'))))"
+    )
+    heard: list[list[Any]] = []
+    await link_to(heard).run()
+    assert heard[0][1] == ["LANG"]
+    assert heard[1] == ["/"]
+    assert heard[2][1][:3] == [0, 1, 2]
+    assert len(heard[2][1]) == 4  # and the one that lists them
