@@ -95,10 +95,14 @@ async def test_the_plan_is_asked_for_whenever_pairs_leave() -> None:
 @mock_clock
 async def test_waiters_are_served_in_the_order_of_asking() -> None:
     shards = FakeShards()
-    results: list[object] = []
+    got: list[tuple[int, Pair]] = []
+
+    async def client(number: int) -> None:
+        got.append((number, await shards.stock.wait(SPEC, 5.0)))
+
     async with trio.open_nursery() as nursery:
-        for _ in range(4):
-            nursery.start_soon(outcome, shards, 5.0, results)
+        for number in range(4):
+            nursery.start_soon(client, number)
             await trio.testing.wait_all_tasks_blocked()
         assert shards.stock.take_nowait(SPEC) is None
         sent = []
@@ -107,7 +111,7 @@ async def test_waiters_are_served_in_the_order_of_asking() -> None:
             sent += shards.deliver()
             assert not shards.stock.pools[SPEC].ready  # no passer-by can take what a waiter is owed
             await trio.testing.wait_all_tasks_blocked()
-    assert results == sent
+    assert got == list(enumerate(sent))
     assert shards.stock.pools[SPEC].book.in_hand == 4
 
 
