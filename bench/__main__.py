@@ -1,6 +1,7 @@
 """``python -m bench [PART ...] [--quick] [--json FILE]``."""
 
 import argparse
+import os
 import random
 import signal
 import sys
@@ -17,7 +18,8 @@ from bench.progress import Display
 from bench.report import Result
 from bench.run import Run
 
-_WIDTH = 160
+_WIDTH = 140
+_QUIET_LOAD = 0.5
 _PARTS: dict[str, Callable[[Run], Result]] = {
     "hit": hit.measure,
     "overhead": overhead.measure,
@@ -34,6 +36,8 @@ def main() -> int:
     seed = args.seed if args.seed is not None else time.time_ns() % 2**32
     settings = {"parts": args.parts, "quick": args.quick, "seed": seed}
     described = machine.describe()  # now: the load of before
+    if os.getloadavg()[0] > _QUIET_LOAD:
+        print("bench: this machine is not at rest; figures will be of its other work, too", file=sys.stderr)
     run = Run(random.Random(seed), Display(), args.quick)
     results: dict[str, Result] = {}
     try:

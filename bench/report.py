@@ -47,13 +47,10 @@ class Result:
 def show(console: Console, results: Mapping[str, Result], machine: Mapping[str, Any]) -> None:
     """The table, its notes, the machine."""
     table = Table(title="kpcache bench", title_justify="left", header_style="bold", pad_edge=False)
-    table.add_column("measure", no_wrap=True)
-    table.add_column("kpcache", justify="right", no_wrap=True)
-    table.add_column("against", no_wrap=True)
-    table.add_column("ratio", justify="right")
-    table.add_column("95 %", justify="right", no_wrap=True)
-    table.add_column("same twice", justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    for heading in ("measure", "kpcache", "against", "ratio", "95 %", "same twice", "verdict"):
+        # Words may wrap; a figure that is cut short would be another figure.
+        is_figure = heading in ("kpcache", "ratio", "95 %", "same twice")
+        table.add_column(heading, justify="right" if is_figure else "left", no_wrap=is_figure)
     for result in results.values():
         for row in result.rows:
             table.add_row(*_cells(row))
@@ -83,11 +80,14 @@ def _cells(row: Row) -> Sequence[str]:
 
 
 def in_unit(value: float, unit: str) -> str:
-    """A figure with its unit and three digits; seconds at the scale that suits them."""
+    """A figure with its unit and two or three digits; seconds at the scale that suits them."""
     if unit == "s":
         factor, unit = next((scale for scale in _SCALES if value * scale[0] >= 1), _SCALES[-1])
         value *= factor
-    return f"{value:.3g} {unit}".rstrip() if value < 1000 else f"{value:.0f} {unit}".rstrip()
+    digits = (
+        f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.01 or not value else "under 0.01"
+    )
+    return f"{digits} {unit}"
 
 
 def as_json(results: Mapping[str, Result], machine: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ def measure(run: Run) -> Result:
                 "rest",
                 "CPU at rest, all processes",
                 mean,
-                "% of a CPU",
+                "% CPU",
                 limit=f"at most {_LIMIT:g} %",
                 verdict=judge(figure, _LIMIT),
             )
