@@ -16,7 +16,7 @@ from kpcache.core.limits import PROTOCOL_VERSION, Limits
 from kpcache.core.pair import Pair
 from kpcache.core.specs import SPECS
 from kpcache.core.wire import Request
-from kpcache.daemon.stock import Stock
+from kpcache.daemon.stock import Stock, Waiter
 from kpcache.errors import (
     DisabledException,
     DryRunOperationException,
@@ -89,15 +89,19 @@ class Dispatcher:
         """A ready pair for the order, if there is one; it must go to ``build``."""
         return self._stock.take_nowait(order.spec)
 
-    async def wait(self, order: PairOrder) -> Pair:
-        """A pair as soon as there is one; it must go to ``build``. Raises ``ThrottlingException``."""
-        return await self._stock.wait(order.spec, order.wait_s)
+    def join_queue(self, order: PairOrder) -> Waiter:
+        """A place in the queue for the order's pair. Raises ``ThrottlingException`` at once if hopeless."""
+        return self._stock.join_queue(order.spec, order.wait_s)
+
+    async def wait(self, waiter: Waiter) -> Pair:
+        """The pair at the queue's end; it must go to ``build``. Raises ``KpcacheError``."""
+        return await self._stock.wait(waiter)
 
     def build(self, order: PairOrder, pair: Pair) -> dict[str, Any]:
         """KMS's answer. Raises ``KpcacheError``; the pair is then burnt."""
         if not self._gate.issuing:  # the alarm may have been raised while this request waited
             self._stock.burn(order.spec, "not_issuing")
-            raise _not_issuing()
+            raise not_issuing()
         try:
             blob = self._keyring.encrypt(order.key, pair.private, order.context)
         except BaseException:
@@ -126,7 +130,7 @@ class Dispatcher:
             raise UnsupportedOperationException(f"{spec.name} is not offered: {spec.unsupported}")
         _require_usable(key)
         if not self._gate.issuing:
-            raise _not_issuing()
+            raise not_issuing()
         if data.get("DryRun"):
             raise DryRunOperationException(_DRY_RUN_MESSAGE)
         return PairOrder(
@@ -193,7 +197,8 @@ def _require_usable(key: Key) -> None:
         raise KMSInvalidStateException(f"{key.arn} is pending deletion.")
 
 
-def _not_issuing() -> KMSInvalidStateException:
+def not_issuing() -> KMSInvalidStateException:
+    """The refusal of every request for a pair after the alarm."""
     return KMSInvalidStateException(
         "a duplicate was found among fresh pairs, so none is given out until an administrator has looked: "
         "the random source of this machine may be broken; see the daemon's log",

@@ -125,11 +125,10 @@ class Floor:
         self._makers[shard, maker] = _Maker()
         self.plan()
 
-    def maker_lost(self, shard: int, maker: int) -> bool:
-        """A maker is gone and its order void; whether it had handed over any pair."""
-        state = self._makers.pop((shard, maker), None)
+    def maker_lost(self, shard: int, maker: int) -> None:
+        """A maker is gone and its order void."""
+        self._makers.pop((shard, maker), None)
         self.wanted.set()
-        return state is not None and state.proved
 
     def lose_shard(self, shard: int) -> None:
         """A shard is gone, and its makers with it."""

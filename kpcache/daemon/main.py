@@ -14,7 +14,7 @@ import trio
 
 from kpcache.core.config import Config
 from kpcache.core.limits import Limits
-from kpcache.daemon.dispatcher import Dispatcher, Gate
+from kpcache.daemon.dispatcher import Dispatcher, Gate, not_issuing
 from kpcache.daemon.floor import Floor
 from kpcache.daemon.notices import ReporterHandler, UnhurriedReporter, log, log_defect
 from kpcache.daemon.reporter import Reporter
@@ -25,7 +25,7 @@ from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import Supervisor
 from kpcache.errors import ConfigError
 from kpcache.keyring import Keyring
-from kpcache.worker.process import protect
+from kpcache.worker.process import StartError, protect
 
 # A worker comes up in a fraction of a second; if none does, serving (and saying why) beats waiting on.
 START_TIMEOUT_S = 10.0
@@ -47,7 +47,7 @@ def run(config: Config, reporter: Reporter) -> int:
     log.setLevel(logging.INFO)
     log.propagate = False
     try:
-        protect("kpcache")
+        _protect()
         with ExitStack() as stack:
             stack.enter_context(locked_folder(config.daemon.state_dir))
             keyring = Keyring.open(
@@ -71,6 +71,13 @@ def run(config: Config, reporter: Reporter) -> int:
     finally:
         log.removeHandler(handler)
         unhurried.close()
+
+
+def _protect() -> None:
+    try:
+        protect("kpcache")
+    except StartError as error:
+        raise ConfigError(f"this process cannot be kept from being read by others: {error}") from error
 
 
 async def _live(config: Config, reporter: Reporter, keyring: Keyring, listeners: Listeners) -> None:
@@ -154,6 +161,7 @@ class Daemon:
         """Fail closed: a duplicate means that the random source cannot be trusted, for any spec."""
         self._gate.issuing = False
         self._floor.stop()
+        self._stock.dismiss_queues(not_issuing())
         log.critical(
             "ALARM: a fresh %s pair shares a prime or a public key with an earlier one. Two sound pairs "
             "never do: the random source of this machine is broken. No pair is given out any more. Find the "

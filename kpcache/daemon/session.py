@@ -18,7 +18,7 @@ from kpcache.core.pair import Pair
 from kpcache.core.wire import Request
 from kpcache.daemon.dispatcher import Dispatcher, PairOrder
 from kpcache.daemon.notices import log_defect
-from kpcache.daemon.stock import Stock
+from kpcache.daemon.stock import Stock, Waiter
 from kpcache.errors import KMSInternalException, KpcacheError
 
 _READ_BYTES = 65536
@@ -135,15 +135,17 @@ class Session:
                 return self._connection.answer(request.msgid, work), ""
             pair = self._dispatcher.take(work)
             if pair is None:
-                self._nursery.start_soon(self._wait_and_answer, request, work)
+                # The place in the queue is taken here: tasks may start in any order.
+                waiter = self._dispatcher.join_queue(work)
+                self._nursery.start_soon(self._wait_and_answer, request, work, waiter)
                 return b"", ""
             return self._fulfil(request, work, pair), work.spec
         except Exception as error:
             return self._refuse(request, error), ""
 
-    async def _wait_and_answer(self, request: Request, work: PairOrder) -> None:
+    async def _wait_and_answer(self, request: Request, work: PairOrder, waiter: Waiter) -> None:
         try:
-            pair = await self._dispatcher.wait(work)
+            pair = await self._dispatcher.wait(waiter)
             reply, specs = self._fulfil(request, work, pair), [work.spec]
         except Exception as error:
             reply, specs = self._refuse(request, error), []

@@ -60,9 +60,10 @@ class ShardLink:
             self._unsent += data
             self._something_to_send.set()
         if len(self._unsent) > MAX_UNREAD_BYTES:
-            self._give_up("does not read what it is sent")
+            self.give_up("does not read what it is sent")
 
-    def _give_up(self, fault: str) -> None:
+    def give_up(self, fault: str) -> None:
+        """End this shard: ``fault`` is why."""
         self._fault = self._fault or fault
         self._scope.cancel()
 
@@ -124,13 +125,13 @@ class ShardLink:
                         self._owed.popleft()  # IndexError: nobody drew this
                     self._handle(message)
         except (pipe.PipeError, ShardFaultError, IllegalMoveError) as error:
-            self._give_up(f"broke the rules of its pipe: {error}")
+            self.give_up(f"broke the rules of its pipe: {error}")
         except OSError:
             pass  # it died; the exit status tells more
         except Exception as error:
             # Whatever its bytes led to, it ends this shard and not the daemon.
             log_defect(f"a message of shard {self.shard}", error)
-            self._give_up(f"sent a malformed message ({type(error).__name__})")
+            self.give_up(f"sent a malformed message ({type(error).__name__})")
 
     async def _write(self, sock: socket.socket) -> None:
         """Send what the socket did not take at once."""
@@ -164,7 +165,7 @@ class ShardLink:
             while self._owed:
                 due = self._owed[0] + ANSWER_TIMEOUT_S
                 if trio.current_time() >= due:
-                    self._give_up(f"owed a draw for over {ANSWER_TIMEOUT_S:.0f} s")
+                    self.give_up(f"owed a draw for over {ANSWER_TIMEOUT_S:.0f} s")
                     return
                 await trio.sleep_until(due)
 

@@ -13,7 +13,7 @@ import trio
 from kpcache.core import refill
 from kpcache.core.pair import Pair
 from kpcache.core.pool import PoolBook, State
-from kpcache.errors import ThrottlingException
+from kpcache.errors import KpcacheError, ThrottlingException
 
 # The daemon holds few private keys itself, yet enough to answer while a draw (about a millisecond, ten
 # under load) is under way.
@@ -26,11 +26,14 @@ DRAW_GRACE_S = 1.0
 
 
 @dataclass(slots=True, eq=False)
-class _Waiter:
-    """A request in the queue; ``pair`` is set when it has been served."""
+class Waiter:
+    """A request in the queue until ``deadline`` (trio's clock); ``pair`` or ``refusal`` ends its wait."""
 
+    spec: str
+    deadline: float
     woken: trio.Event = field(default_factory=trio.Event)
     pair: Pair | None = None
+    refusal: KpcacheError | None = None
 
 
 @dataclass(slots=True)
@@ -45,7 +48,7 @@ class Pool:
     ready: deque[Pair] = field(default_factory=deque)
     held: dict[int, int] = field(default_factory=dict)
     drawing: dict[int, int] = field(default_factory=dict)
-    waiters: deque[_Waiter] = field(default_factory=deque)
+    waiters: deque[Waiter] = field(default_factory=deque)
 
     @property
     def ready_target(self) -> int:
@@ -83,8 +86,8 @@ class Stock:
         self._needs_plan()
         return pair
 
-    async def wait(self, spec: str, wait_s: float) -> Pair:
-        """A pair, like ``take_nowait``, in the order of asking.
+    def join_queue(self, spec: str, wait_s: float) -> Waiter:
+        """A place in the queue for a pair, in the order of these calls; it must be passed to ``wait``.
 
         ``wait_s`` is how long to wait for a pair to be made; one that a shard holds is waited for anyway.
         Raises ``ThrottlingException`` (``pool_dry``, ``overloaded``).
@@ -93,31 +96,48 @@ class Stock:
         dry = pool.is_dry
         pool.book.dry += dry
         if dry and wait_s <= 0:
-            raise self._dry_error(pool)
+            raise _dry_error(spec)
         if len(pool.waiters) >= MAX_WAITING:
             raise ThrottlingException(
                 f"{len(pool.waiters)} requests already wait for {spec}",
                 reason="overloaded",
                 retry_after_s=1.0,
             )
-        waiter = _Waiter()
+        waiter = Waiter(spec, trio.current_time() + (wait_s if dry else max(wait_s, DRAW_GRACE_S)))
         pool.waiters.append(waiter)
-        self._serve_waiters(pool)  # a draw may have come since the caller found nothing ready
+        self._serve_waiters(pool)
         self._draw_ahead(pool)
+        return waiter
+
+    async def wait(self, waiter: Waiter) -> Pair:
+        """The pair that a place in the queue leads to, like ``take_nowait``.
+
+        Raises ``ThrottlingException`` (``pool_dry``) when its time is over, or what ``dismiss_queues`` says.
+        """
+        waiters = self.pools[waiter.spec].waiters
         try:
-            with trio.move_on_after(wait_s if dry else max(wait_s, DRAW_GRACE_S)):
+            with trio.move_on_at(waiter.deadline):
                 await waiter.woken.wait()
         except BaseException:
             # The caller is gone. A pair handed over between its cancellation and this line is burnt.
             if waiter.pair is not None:
-                self.burn(spec, "client_gone")
-            else:
-                pool.waiters.remove(waiter)
+                self.burn(waiter.spec, "client_gone")
+            elif waiter in waiters:
+                waiters.remove(waiter)
             raise
         if waiter.pair is None:
-            pool.waiters.remove(waiter)
-            raise self._dry_error(pool)
+            if waiter in waiters:
+                waiters.remove(waiter)
+            raise waiter.refusal or _dry_error(waiter.spec)
         return waiter.pair
+
+    def dismiss_queues(self, refusal: KpcacheError) -> None:
+        """Have all who wait be refused now: no pair will be given out for them."""
+        for pool in self.pools.values():
+            while pool.waiters:
+                waiter = pool.waiters.popleft()
+                waiter.refusal = refusal
+                waiter.woken.set()
 
     def _take(self, pool: Pool) -> Pair:
         """Take before build: from here on the pair is in no place that another request could reach."""
@@ -174,7 +194,7 @@ class Stock:
         self._needs_plan()
 
     def burn_ready(self, reason: str) -> None:
-        """Burn all ready sets: the daemon stops, or must not issue what it holds."""
+        """Burn all ready sets: the daemon stops."""
         for pool in self.pools.values():
             if pool.ready:
                 pool.book.discard(State.READY, reason, len(pool.ready))
@@ -197,9 +217,10 @@ class Stock:
         if pool.waiters:
             self._needs_plan()
 
-    def _dry_error(self, pool: Pool) -> ThrottlingException:
-        return ThrottlingException(
-            f"no {pool.spec} pair is ready; try again, or pass wait_s to wait for one",
-            reason="pool_dry",
-            retry_after_s=1.0,
-        )
+
+def _dry_error(spec: str) -> ThrottlingException:
+    return ThrottlingException(
+        f"no {spec} pair is ready; try again, or pass wait_s to wait for one",
+        reason="pool_dry",
+        retry_after_s=1.0,
+    )

@@ -17,6 +17,7 @@ from kpcache.daemon.floor import Floor, ShardFaultError
 from kpcache.daemon.notices import log, printable
 from kpcache.daemon.shard_link import ShardLink
 from kpcache.daemon.stock import Stock
+from kpcache.worker import RESTARTED
 
 # A program that says nothing for so long after its start is not going to.
 START_TIMEOUT_S = 30.0
@@ -105,6 +106,7 @@ class Supervisor:
             self._links[worker.shard] = link
             self._sequence[worker.shard] = 0
             link.send(["init", {"shard": worker.shard, **self._init}])
+            self._nursery.start_soon(self._expect_start, worker, link)
             try:
                 reason = await link.run()
             except OSError as error:
@@ -156,6 +158,22 @@ class Supervisor:
     def _start_maker(self, maker: Worker) -> None:
         maker.start()
         self.send(maker.shard, ["start_maker", maker.maker])
+        self._nursery.start_soon(self._expect_start, maker, self._links[maker.shard])
+
+    async def _expect_start(self, worker: Worker, link: ShardLink) -> None:
+        """Do not wait for ever for a worker that hangs in its start."""
+        started = worker.started
+        await trio.sleep(START_TIMEOUT_S)
+        if (
+            worker.started != started
+            or worker.state != "starting"
+            or self._links.get(worker.shard) is not link
+        ):
+            return
+        if worker.maker is None:
+            link.give_up(f"said nothing for {START_TIMEOUT_S:.0f} s after its start")
+        else:
+            self._start_maker(worker)  # its shard kills the one that hangs first
 
     def _on_maker(self, worker: Worker, number: int, state: str, pid: int, reason: str) -> None:
         maker = self.makers[worker.shard, number]
@@ -167,6 +185,8 @@ class Supervisor:
             self._note_settled()
         else:
             self._floor.maker_lost(worker.shard, number)
+            if reason == RESTARTED:
+                return  # its shard starts it, as it was told
             self._nursery.start_soon(self._restart_maker, maker, reason, self._links[worker.shard])
 
     async def _restart_maker(self, maker: Worker, reason: str, link: ShardLink) -> None:

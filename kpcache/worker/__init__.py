@@ -29,3 +29,8 @@ What is said over the pipes, as frames of ``core/pipe``; ``maker`` is a maker's 
 Every pair of an order is in exactly one ``made`` or ``unsound``. ``keygen_s`` is CPU seconds to make and
 check the pairs that were told of since the last. The end of a pipe stops whoever reads from it.
 """
+
+from typing import Final
+
+# Why a maker was lost that its shard itself starts again: it was told to start one that still ran.
+RESTARTED: Final = "restarted"

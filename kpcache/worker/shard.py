@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from kpcache.core.pipe import FrameReader, PipeError, encode
-from kpcache.worker import process
+from kpcache.worker import RESTARTED, process
 from kpcache.worker.crew import Maker, Order
 from kpcache.worker.holding import Holding, HoldingError
 
@@ -137,7 +137,7 @@ class Shard:
     def _start_maker(self, number: int) -> None:
         if number in self._makers:  # one that still runs goes first
             self._restart.add(number)
-            self._makers[number].end("restarted")
+            self._makers[number].end(RESTARTED)
             return
         try:
             maker = Maker(number, self._maker_init)

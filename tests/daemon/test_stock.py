@@ -9,8 +9,9 @@ import trio.testing
 
 from kpcache.core.pair import Pair
 from kpcache.daemon import stock as stock_module
+from kpcache.daemon.dispatcher import not_issuing
 from kpcache.daemon.stock import DRAW_GRACE_S, MAX_READY
-from kpcache.errors import ThrottlingException
+from kpcache.errors import KpcacheError, ThrottlingException
 from tests.fakes import SPEC, FakeShards, book_is_balanced, fake_pair, mock_clock
 
 RSA = "RSA_2048"
@@ -19,7 +20,7 @@ RSA = "RSA_2048"
 async def outcome(shards: FakeShards, wait_s: float, results: list[object]) -> None:
     """Wait for a pair and note what came, in order of coming."""
     try:
-        results.append(await shards.stock.wait(SPEC, wait_s))
+        results.append(await shards.stock.wait(shards.stock.join_queue(SPEC, wait_s)))
     except ThrottlingException as error:
         results.append((error.reason, trio.current_time()))
 
@@ -98,7 +99,7 @@ async def test_waiters_are_served_in_the_order_of_asking() -> None:
     got: list[tuple[int, Pair]] = []
 
     async def client(number: int) -> None:
-        got.append((number, await shards.stock.wait(SPEC, 5.0)))
+        got.append((number, await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0))))
 
     async with trio.open_nursery() as nursery:
         for number in range(4):
@@ -116,6 +117,47 @@ async def test_waiters_are_served_in_the_order_of_asking() -> None:
 
 
 @mock_clock
+async def test_the_order_of_asking_is_that_of_the_calls_not_of_the_tasks() -> None:
+    """Tasks started in one turn run in any order; places in the queue are taken before."""
+    shards = FakeShards()
+    places = [shards.stock.join_queue(SPEC, 5.0) for _ in range(20)]
+    shards.hold(20)
+    sent = shards.deliver()
+    got: dict[int, Pair] = {}
+
+    async def client(number: int) -> None:
+        got[number] = await shards.stock.wait(places[number])
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(client, number)
+    assert got == dict(enumerate(sent))
+
+
+@mock_clock
+async def test_those_who_wait_in_vain_are_told_at_once() -> None:
+    """At the alarm nothing will come: no one waits out its time, no place is left."""
+    shards = FakeShards()
+    refused: list[KpcacheError] = []
+
+    async def client() -> None:
+        try:
+            await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0))
+        except KpcacheError as error:
+            refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client)
+        nursery.start_soon(client)
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        shards.stock.dismiss_queues(not_issuing())
+    assert trio.current_time() == start
+    assert [error.reason for error in refused] == ["not_issuing"] * 2
+    assert not shards.stock.pools[SPEC].waiters
+
+
+@mock_clock
 async def test_a_pair_made_ready_between_the_first_look_and_the_wait_is_taken() -> None:
     """A request finds nothing, its task is started, and before that runs a draw arrives."""
     shards = FakeShards()
@@ -123,7 +165,7 @@ async def test_a_pair_made_ready_between_the_first_look_and_the_wait_is_taken() 
     assert shards.stock.take_nowait(SPEC) is None
     sent = shards.deliver()
     with trio.fail_after(0.5):
-        assert await shards.stock.wait(SPEC, 0.0) is sent[0]
+        assert await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0)) is sent[0]
     assert shards.stock.pools[SPEC].book.dry == 0
 
 
@@ -131,7 +173,7 @@ async def test_a_pair_made_ready_between_the_first_look_and_the_wait_is_taken() 
 async def test_on_a_dry_pool_wait_0_is_refused_at_once_and_counted() -> None:
     shards = FakeShards()
     with pytest.raises(ThrottlingException) as caught, trio.fail_after(0):
-        await shards.stock.wait(SPEC, 0.0)
+        await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0))
     assert (caught.value.reason, caught.value.retry_after_s) == ("pool_dry", 1.0)
     assert shards.stock.pools[SPEC].book.dry == 1
     assert not shards.stock.pools[SPEC].waiters
@@ -147,7 +189,7 @@ async def test_held_pairs_are_no_dry_pool_even_for_wait_0() -> None:
         await trio.testing.wait_all_tasks_blocked()
         # The one that is held is promised to the first: for a second there is none.
         with pytest.raises(ThrottlingException):
-            await shards.stock.wait(SPEC, 0.0)
+            await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0))
         await trio.sleep(DRAW_GRACE_S / 2)
         sent = shards.deliver()
     assert results == sent
@@ -186,7 +228,7 @@ async def test_beyond_so_many_waiters_a_caller_is_told_at_once(monkeypatch: pyte
             nursery.start_soon(outcome, shards, 5.0, results)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(ThrottlingException) as caught:
-            await shards.stock.wait(SPEC, 5.0)
+            await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0))
         assert caught.value.reason == "overloaded"
         nursery.cancel_scope.cancel()
     assert not shards.stock.pools[SPEC].waiters

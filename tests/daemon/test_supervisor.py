@@ -16,7 +16,8 @@ from kpcache.core.restart import FAILED_AFTER
 from kpcache.daemon import supervisor as supervisor_module
 from kpcache.daemon.floor import Floor, ShardFaultError
 from kpcache.daemon.stock import Stock
-from kpcache.daemon.supervisor import Supervisor
+from kpcache.daemon.supervisor import START_TIMEOUT_S, Supervisor
+from kpcache.worker import RESTARTED
 from tests.fakes import SPEC, batch_rows, book_is_balanced, fake_pair, mock_clock
 
 # What the pipe takes for a shard's fault; anything else would be raised through the whole daemon.
@@ -46,6 +47,9 @@ class FakeLink:
     def die(self, reason: str = "signal 9") -> None:
         self._reason = reason
         self._end.set()
+
+    def give_up(self, fault: str) -> None:
+        self.die(fault)
 
     def say(self, *message: Any) -> None:
         try:
@@ -356,9 +360,38 @@ async def test_a_maker_in_back_off_is_not_started_in_a_shard_that_died_meanwhile
             link.say("maker", 0, "lost", 100, "signal 9")
             await trio.testing.wait_all_tasks_blocked()
         link.die()
-        await trio.sleep(60)
+        await trio.sleep(20)
         assert it.links[0] is not link
         assert it.links[0].told("start_maker") == []  # its own "ready" starts its makers
         it.shard_up()
         await trio.sleep(60)
         assert it.links[0].told("start_maker") == [[0]]
+
+
+@mock_clock
+async def test_a_shard_that_hangs_in_its_start_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(monkeypatch) as it:
+        link = it.links[0]
+        await trio.sleep(START_TIMEOUT_S + 1)
+        assert it.links[0] is not link
+        assert "said nothing" in it.supervisor.shards[0].reason
+
+
+@mock_clock
+async def test_a_maker_that_hangs_in_its_start_is_started_again_once_a_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its shard kills it, says so and starts another; that is no death to back off from."""
+    async with house(monkeypatch) as it:
+        link = it.links[0]
+        link.say("ready")
+        for starts in (2, 3):
+            await trio.sleep(START_TIMEOUT_S + 1)
+            assert len(link.told("start_maker")) == starts
+            link.say("maker", 0, "lost", 100, RESTARTED)
+            await trio.sleep(1)
+            assert len(link.told("start_maker")) == starts
+        link.say("maker", 0, "up", 101, "")
+        await trio.sleep(10 * START_TIMEOUT_S)
+        assert len(link.told("start_maker")) == 3
+        assert it.supervisor.makers[0, 0].state == "up"

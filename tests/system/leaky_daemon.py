@@ -3,10 +3,10 @@
 import itertools
 import sys
 
-import kpcache.daemon.main
 from kpcache.cli.main import main
 from kpcache.core.pair import Pair
 from kpcache.core.pool import State
+from kpcache.daemon import main as daemon
 from kpcache.daemon.stock import Pool, Stock
 
 # The books must not notice what is to be noticed by the clients' logs: one more pair makes this life.
@@ -23,5 +23,5 @@ class LeakyStock(Stock):
 
 
 if __name__ == "__main__":
-    kpcache.daemon.main.Stock = LeakyStock  # type: ignore[misc]
+    vars(daemon)["Stock"] = LeakyStock
     sys.exit(main())
