@@ -69,7 +69,7 @@ def _cells(row: Row) -> Sequence[str]:
     verdict = f"{row.verdict} ({row.limit})" if row.limit else row.verdict
     colour = _COLOURS.get(row.verdict)
     return (
-        row.measure,
+        row.measure.replace("ECC_NIST_", ""),  # half the table's width otherwise
         in_unit(row.value, row.unit),
         against.strip(),
         f"{row.ratio.value:.3f}" if row.ratio else "",
@@ -84,10 +84,8 @@ def in_unit(value: float, unit: str) -> str:
     if unit == "s":
         factor, unit = next((scale for scale in _SCALES if value * scale[0] >= 1), _SCALES[-1])
         value *= factor
-    digits = (
-        f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.01 or not value else "under 0.01"
-    )
-    return f"{digits} {unit}"
+    digits = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{digits if value >= 0.01 or not value else 'under 0.01'} {unit}"
 
 
 def as_json(results: Mapping[str, Result], machine: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
