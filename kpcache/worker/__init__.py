@@ -6,6 +6,7 @@
 - ``crew``      one maker as its shard sees it: process, pipe, order in work.
 - ``generate``  how a pair of each spec is made.
 - ``checks``    whether the bytes to be served are a sound pair, and the tags that it is known by.
+- ``background`` how a maker yields the CPU to everybody else.
 - ``process``   what every worker does to itself, and how one is started.
 
 Two programs, because one that both makes and holds would answer a draw only when its key is done and a

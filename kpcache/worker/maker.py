@@ -14,6 +14,7 @@ from kpcache.core.pair import handover_digest
 from kpcache.core.pipe import FrameReader, encode
 from kpcache.core.specs import SPECS
 from kpcache.worker import process
+from kpcache.worker.background import Background, parse_scheduling
 from kpcache.worker.checks import check, tags
 from kpcache.worker.generate import generate, reseeder
 
@@ -73,7 +74,7 @@ class Maker:
 
 
 def _run(pipe: socket.socket) -> None:
-    background = process.Background()
+    background = Background()
     process.protect("kpcache-maker")
     process.die_with_parent(pipe)
     reseed = reseeder()
@@ -88,7 +89,7 @@ def _run(pipe: socket.socket) -> None:
         for message in reader.feed(data):
             match message:
                 case ["init", bytes(tag_key), scheduling, int(generation)] if maker is None:
-                    chosen = process.parse_scheduling(scheduling)
+                    chosen = parse_scheduling(scheduling)
                     maker = Maker(pipe, tag_key, generation, before_key)
                     # Ready before stepping back: behind busy processes the first order would come seconds
                     # later, and a maker that is missed is what a pool can least afford.

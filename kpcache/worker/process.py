@@ -12,9 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Mapping
-from typing import Final, Literal, cast, get_args
-
-Scheduling = Literal["idle", "batch", "normal"]
+from typing import Final
 
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
@@ -22,7 +20,6 @@ _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-_AUTOGROUP_LOWEST: Final = b"19"
 
 
 class StartError(Exception):
@@ -79,67 +76,6 @@ def _prctl(option: int, value: int | bytes) -> None:
     argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
     if _libc.prctl(ctypes.c_int(option), argument, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)):
         raise StartError(f"prctl({option}) failed: {os.strerror(ctypes.get_errno())}")
-
-
-def parse_scheduling(value: object) -> Scheduling:
-    """``value`` if it names a scheduling class. Raises ``StartError``."""
-    if value not in get_args(Scheduling):
-        raise StartError("the scheduling class is none of idle, batch, normal")
-    return cast(Scheduling, value)
-
-
-class Background:
-    """How this process steps back behind all others, once it has started up.
-
-    The idle class (SCHED_IDLE, sched(7)) yields at once to whoever else wants the CPU, but only inside
-    one scheduling group. With sched_autogroup every session is a group, and groups share a CPU evenly
-    whatever the classes inside them: measured on 2 cores with 4 busy processes in another session,
-    makers of the idle class took half of both CPUs, in the daemon's session as in one of their own. So a
-    maker leads a session of its own and sets that group to nice 19: then the busy processes kept 97 %,
-    in the daemon's session or another. It also dies faster: SIGKILL waits until its target runs, which
-    took 1.3 s in the idle class beside busy processes of the same session and 0.1 s in such a group.
-    Where autogrouping is off or a cgroup has a CPU weight, the file is missing or has no effect.
-    """
-
-    def __init__(self) -> None:
-        """Create it before ``protect``: after that /proc/self belongs to root, and only root may open it."""
-        self._autogroup: int | None = None
-        with contextlib.suppress(OSError):  # autogrouping is not compiled in, or /proc is read-only
-            self._autogroup = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
-
-    def enter(self, scheduling: Scheduling) -> None:
-        """Enter the class; only ``idle`` also lowers the autogroup.
-
-        A kernel that refuses leaves the process where it was, which costs others CPU and nothing else.
-        """
-        policy = {"idle": os.SCHED_IDLE, "batch": os.SCHED_BATCH}.get(scheduling)
-        if policy is not None:
-            with contextlib.suppress(OSError):
-                os.sched_setscheduler(0, policy, os.sched_param(0))
-        if scheduling != "idle":
-            self._close()
-        self.settle()
-
-    def settle(self) -> None:
-        """Lower the autogroup if that is still to do. Call before each key.
-
-        Without CAP_SYS_ADMIN the kernel takes one such change every 0.1 s on the whole machine and
-        answers others with EAGAIN (kernel/sched/autogroup.c), so makers started together must ask again.
-        """
-        if self._autogroup is None:
-            return
-        try:
-            os.write(self._autogroup, _AUTOGROUP_LOWEST)
-        except BlockingIOError:
-            return
-        except OSError:
-            pass  # autogrouping is switched off: nothing to lower
-        self._close()
-
-    def _close(self) -> None:
-        if self._autogroup is not None:
-            os.close(self._autogroup)
-            self._autogroup = None
 
 
 def spawn(module: str, stdin: int, stderr: int) -> int:

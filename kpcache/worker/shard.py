@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 
 from kpcache.core.pipe import FrameReader, PipeError, encode
 from kpcache.worker import RESTARTED, process
+from kpcache.worker.background import parse_scheduling
 from kpcache.worker.crew import Maker, Order
 from kpcache.worker.holding import Holding, HoldingError
 
@@ -109,7 +110,7 @@ class Shard:
                 "init",
                 {"tag_key": bytes(tag_key), "scheduling": scheduling, "generation": int(generation)},
             ]:
-                self._maker_init = ["init", tag_key, process.parse_scheduling(scheduling), generation]
+                self._maker_init = ["init", tag_key, parse_scheduling(scheduling), generation]
                 self._tell("ready")
             case _:
                 raise DefectError("the first message is no init")
