@@ -8,21 +8,25 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from kpcache.core.text import printable
 from kpcache.errors import KpcacheError
+
+# A message with a path in it, which may have 4096 bytes, is told whole.
+MAX_LINE_CHARACTERS = 10_000
 
 
 class UsageError(Exception):
     """The command was used wrongly: exit code 2."""
 
 
-def printable(text: str) -> str:
-    """``text`` with everything escaped that could move the cursor or start a new line."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+def as_line(text: str) -> str:
+    """A line for people: bears our name, and nothing in it acts on a terminal."""
+    return f"kpcache: {printable(text, MAX_LINE_CHARACTERS)}"
 
 
 def complain(text: str) -> None:
     """One line on stderr."""
-    print(f"kpcache: {printable(text)}", file=sys.stderr)
+    print(as_line(text), file=sys.stderr)
 
 
 def in_words(error: KpcacheError) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 from kpcache.cli.fill import fill_fraction
-from kpcache.cli.output import printable
+from kpcache.cli.output import as_line
 from kpcache.client.address import find_socket
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class PlainReporter:
     def _line(self, text: str) -> None:
         # A log that is gone must not stop the service.
         with contextlib.suppress(OSError, ValueError):
-            print(f"kpcache: {printable(text)}", file=self._stream, flush=True)
+            print(as_line(text), file=self._stream, flush=True)
 
 
 class LiveReporter:
@@ -91,7 +91,7 @@ class LiveReporter:
 
     def notice(self, text: str) -> None:
         with self._while_terminal_lasts():
-            self._console.print(f"kpcache: {printable(text)}", soft_wrap=True)
+            self._console.print(as_line(text), soft_wrap=True)
 
     def stopping(self) -> None:
         self._end_display()

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kpcache.cli.fill import at_hand
-from kpcache.cli.output import printable
+from kpcache.core.text import printable
 
 _WIDTH_WITHOUT_TERMINAL = 120
 _STATE_STYLES = {"up": "green", "starting": "yellow", "backoff": "yellow", "failed": "red"}

@@ -18,7 +18,6 @@ from kpcache.core.specs import SPECS
 from kpcache.core.wire import Request
 from kpcache.daemon.stock import Stock, Waiter
 from kpcache.errors import (
-    DisabledException,
     DryRunOperationException,
     IncorrectKeyException,
     InvalidKeyUsageException,
@@ -27,7 +26,7 @@ from kpcache.errors import (
     UnsupportedOperationException,
     ValidationException,
 )
-from kpcache.keyring import Key, Keyring
+from kpcache.keyring import Key, Keyring, require_usable
 
 # As AWS KMS words it (recorded answers).
 _DRY_RUN_MESSAGE: Final = "The request would have succeeded, but the DryRun option is set."
@@ -128,7 +127,7 @@ class Dispatcher:
         spec = SPECS[data["KeyPairSpec"]]
         if spec.unsupported:
             raise UnsupportedOperationException(f"{spec.name} is not offered: {spec.unsupported}")
-        _require_usable(key)
+        require_usable(key)
         if not self._gate.issuing:
             raise not_issuing()
         if data.get("DryRun"):
@@ -188,13 +187,6 @@ class Dispatcher:
         if type(wait_s) not in (int, float) or not (math.isfinite(wait_s) and wait_s >= 0):
             raise ValidationException("wait_s must be a number of seconds, 0 or more")
         return min(float(wait_s), limits.wait_timeout_s)
-
-
-def _require_usable(key: Key) -> None:
-    if key.state == "Disabled":
-        raise DisabledException(f"{key.arn} is disabled.")
-    if key.state != "Enabled":
-        raise KMSInvalidStateException(f"{key.arn} is pending deletion.")
 
 
 def not_issuing() -> KMSInvalidStateException:

@@ -11,18 +11,13 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from kpcache.core.text import printable as printable  # offered here too, beside the log that it guards
 from kpcache.daemon.reporter import Reporter
 
 log = logging.getLogger("kpcache")
 
 # Lines that wait for a log that does not take them; a line has at most 1000 characters.
 MAX_UNWRITTEN = 1000
-
-
-def printable(text: str, limit: int = 300) -> str:
-    """``text`` with everything but printable characters escaped, cut to ``limit`` characters."""
-    cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)
 
 
 def log_defect(where: str, error: BaseException) -> None:

@@ -20,7 +20,6 @@ from kpcache.errors import (
     DisabledException,
     InvalidCiphertextException,
     KMSInvalidStateException,
-    KpcacheError,
     ValidationException,
 )
 from kpcache.keyring import crypto, document, names
@@ -161,8 +160,7 @@ class Keyring:
         ``NotFoundException``, ``DisabledException`` or ``KMSInvalidStateException`` for the key.
         """
         entry = self._entry(key)
-        if entry.key.state != "Enabled":
-            raise _unusable(entry.key)
+        require_usable(entry.key)
         if not 1 <= len(plaintext) <= envelope.MAX_PLAINTEXT_BYTES:
             bound = "greater than or equal to 1" if not plaintext else "less than or equal to 4096"
             raise ValidationException(
@@ -192,8 +190,7 @@ class Keyring:
         if entry is None or secret is None:
             raise InvalidCiphertextException
         plaintext = crypto.unwrap(secret, sealed, context)
-        if entry.key.state != "Enabled":
-            raise _unusable(entry.key)
+        require_usable(entry.key)
         return Decrypted(entry.key, plaintext, sealed.material_id.hex())
 
     def new_epoch(self) -> None:
@@ -243,7 +240,9 @@ def _decode(data: bytes | None, store: Store) -> Document:
         ) from None
 
 
-def _unusable(key: Key) -> KpcacheError:
+def require_usable(key: Key) -> None:
+    """Raise ``DisabledException`` or ``KMSInvalidStateException`` for a key that cannot be used."""
     if key.state == "Disabled":
-        return DisabledException(f"{key.arn} is disabled.")
-    return KMSInvalidStateException(f"{key.arn} is pending deletion.")
+        raise DisabledException(f"{key.arn} is disabled.")
+    if key.state != "Enabled":
+        raise KMSInvalidStateException(f"{key.arn} is pending deletion.")

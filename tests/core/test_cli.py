@@ -15,7 +15,7 @@ from kpcache.cli.decrypt import blob_in
 from kpcache.cli.files import PairFiles
 from kpcache.cli.fill import below, fill_fraction
 from kpcache.cli.main import build_parser, main
-from kpcache.cli.output import UsageError, as_json, context_members, in_words, positive_seconds, printable
+from kpcache.cli.output import UsageError, as_json, context_members, in_words, positive_seconds
 from kpcache.cli.reporters import LiveReporter, PlainReporter
 from kpcache.cli.tables import console_for, duration, status_view
 from kpcache.cli.wait import level, missing_for, wait_for
@@ -133,13 +133,6 @@ def test_errors_in_words() -> None:
     assert in_words(dry) == "ThrottlingException (pool_dry): no pair at hand; try again in 0.5 s"
     assert "another encryption context" in in_words(InvalidCiphertextException())
     assert in_words(DaemonUnreachableError("no daemon on /s")) == "no daemon on /s"
-
-
-@given(st.text())
-def test_what_is_printable_stays_and_the_rest_cannot_act(text: str) -> None:
-    shown = printable(text)
-    assert shown.isprintable()
-    assert shown == text or not text.isprintable()
 
 
 @given(st.binary(min_size=1).filter(lambda blob: not blob.lstrip().startswith(b"{")))

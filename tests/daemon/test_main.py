@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kpcache.core.config import Config, Defaults, load
 from kpcache.daemon.main import _limits, _placement, _socket_paths
-from kpcache.daemon.notices import log_defect, printable
+from kpcache.daemon.notices import log_defect
 
 DEFAULTS = Defaults(socket="/run/x/kpcache.sock", state_dir="/s", runtime_dir="/r", usable_cpus=2)
 
@@ -62,18 +62,6 @@ def test_there_are_as_many_connections_as_descriptors(
 def test_the_settings_of_requests_become_limits() -> None:
     limits = _limits(config(requests={"on_dry": "fail", "wait_timeout_s": 1.5, "max_message_bytes": 20000}))
     assert (limits.wait_when_dry, limits.wait_timeout_s, limits.max_message_bytes) == (False, 1.5, 20000)
-
-
-@given(st.text(max_size=500))
-def test_printable_text_is_one_line_without_control_characters(text: str) -> None:
-    assert printable(text).isprintable()
-    assert "\n" not in printable(text)
-
-
-def test_printable_text_is_cut_and_what_is_harmless_is_kept() -> None:
-    assert printable("schön, 5 µs") == "schön, 5 µs"
-    assert printable("a\nb\x1b[2J\u202e") == "a\\nb\\x1b[2J\\u202e"
-    assert len(printable("x" * 10_000)) == 300
 
 
 def test_a_defect_is_logged_by_type_and_place_without_its_message(caplog: pytest.LogCaptureFixture) -> None:

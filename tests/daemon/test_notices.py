@@ -3,7 +3,7 @@
 import threading
 from typing import Any
 
-from kpcache.daemon.notices import MAX_UNWRITTEN, UnhurriedReporter, printable
+from kpcache.daemon.notices import MAX_UNWRITTEN, UnhurriedReporter
 
 
 class StuckReporter:
@@ -60,8 +60,3 @@ def test_every_call_arrives_in_order() -> None:
     reporter.stopping()
     reporter.close()
     assert stuck.lines == ["serving /s /d {'a': 1}", "progress {'a': 2}", "note", "full {'a': 3}", "stopping"]
-
-
-def test_printable_escapes_and_cuts() -> None:
-    assert printable("a\nb\x1b[2J\u202e") == "a\\nb\\x1b[2J\\u202e"
-    assert len(printable("x" * 1000, 300)) == 300
