@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.daemon import BenchError
 from bench.nest import Nest
+from kpcache import __version__
 from kpcache.core.pipe import FrameReader, encode
 from kpcache.worker import process as worker_process
 
@@ -29,7 +30,13 @@ class Shard:
         self._reader = FrameReader()
         self._messages: list[list[Any]] = []
         self._draws = self._orders = 0
-        init = {"shard": 0, "tag_key": os.urandom(32), "scheduling": "idle", "generation": 0}
+        init = {
+            "shard": 0,
+            "version": __version__,
+            "tag_key": os.urandom(32),
+            "scheduling": "idle",
+            "generation": 0,
+        }
         self._send("init", init)
         self._expect("ready")
         for maker in range(makers):

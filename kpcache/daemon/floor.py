@@ -52,6 +52,7 @@ class Floor:
         self._last_number = 0
         self._stopped = False
         self.wanted = trio.Event()  # set by whoever took pairs; ``run`` plans soon after
+        self.busy = trio.Event()  # set when an order is placed
         self._cost_s = {name: spec.keygen_cost_s for name, spec in SPECS.items()}
         # When each pool last missed nothing or was being made for; see ``PoolView.neglected_s``.
         self._attended = dict.fromkeys(stock.pools, trio.current_time())
@@ -67,6 +68,14 @@ class Floor:
     def stop(self) -> None:
         """Order nothing more: the daemon drains, or the alarm was raised."""
         self._stopped = True
+
+    def in_work(self) -> dict[tuple[int, int], tuple[tuple[int, int], float]]:
+        """By maker with an order: its progress (``restart.WorkSample``) and the CPU seconds of one key."""
+        return {
+            key: ((state.number, state.due), self._cost_s[state.order.spec])
+            for key, state in self._makers.items()
+            if state.order is not None
+        }
 
     # --- orders
 
@@ -116,6 +125,7 @@ class Floor:
         maker = self._makers[order.shard, order.maker]
         self._last_number += 1
         maker.order, maker.number, maker.due = order, self._last_number, order.count
+        self.busy.set()
         self._send(order.shard, ["make", order.maker, maker.number, order.spec, order.count])
 
     # --- what the shards report

@@ -5,7 +5,7 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from kpcache.keyring import Keyring
 from kpcache.worker.process import StartError, protect
 
 # A worker comes up in a fraction of a second; if none does, serving (and saying why) beats waiting on.
-START_TIMEOUT_S = 10.0
+READY_TIMEOUT_S = 10.0
 # Answers under way at a stop get as long as a request may wait for a pair, and this much more.
 DRAIN_MARGIN_S = 1.0
 PROGRESS_INTERVAL_S = 0.25
@@ -92,6 +92,8 @@ class Daemon:
         self._reporter = reporter
         self._listeners = listeners
         self._gate = Gate()
+        self._told_to_stop = trio.Event()
+        self._told_to_hurry = trio.Event()
         self._limits = _limits(config)
         self._supervisor = Supervisor(
             _placement(config.workers.shards, config.workers.makers), config.workers.scheduling, generation=0
@@ -112,16 +114,24 @@ class Daemon:
             async with trio.open_nursery() as workers:
                 workers.start_soon(self._supervisor.run, self._stock, self._floor)
                 workers.start_soon(self._floor.run)
-                with trio.move_on_after(START_TIMEOUT_S):
-                    await self._supervisor.wait_settled()
-                async with trio.open_nursery() as connections:
-                    await self._serve_until(signals, connections)
-                    await self._drain(signals)
-                    connections.cancel_scope.cancel()
+                workers.start_soon(self._heed, signals)
+                await _first_of(self._supervisor.wait_settled, self._told_to_stop.wait, READY_TIMEOUT_S)
+                if not self._told_to_stop.is_set():
+                    async with trio.open_nursery() as connections:
+                        await self._serve(connections)
+                        await self._drain()
+                        connections.cancel_scope.cancel()
                 self._stock.burn_ready("shutdown")
                 workers.cancel_scope.cancel()
 
-    async def _serve_until(self, signals: AsyncIterator[int], connections: trio.Nursery) -> None:
+    async def _heed(self, signals: AsyncIterator[int]) -> None:
+        """The first signal begins the drain, a second ends it at once."""
+        async for _ in signals:
+            if self._told_to_stop.is_set():
+                self._told_to_hurry.set()
+            self._told_to_stop.set()
+
+    async def _serve(self, connections: trio.Nursery) -> None:
         """Accept connections until a signal comes; then no more, and nobody finds the sockets."""
         async with trio.open_nursery() as accepting:
             for listener, _ in self._listeners:
@@ -134,7 +144,7 @@ class Daemon:
             self._reporter.serving(
                 self._status.status(), socket=str(daemon.socket), state_dir=str(daemon.state_dir)
             )
-            await anext(signals)
+            await self._told_to_stop.wait()
             accepting.cancel_scope.cancel()
         for listener, path in self._listeners:
             close_listener(listener, path)
@@ -146,15 +156,12 @@ class Daemon:
             await trio.sleep(PROGRESS_INTERVAL_S)
         self._reporter.full(self._status.status())
 
-    async def _drain(self, signals: AsyncIterator[int]) -> None:
-        """Let answers under way finish, within a deadline; a second signal ends it at once."""
+    async def _drain(self) -> None:
+        """Let answers under way finish, within a deadline."""
         self._reporter.stopping()
         self._gate.draining = True
-        async with trio.open_nursery() as nursery:
-            nursery.cancel_scope.deadline = trio.current_time() + self._limits.wait_timeout_s + DRAIN_MARGIN_S
-            nursery.start_soon(_cancel_at_next, signals, nursery.cancel_scope)
-            await self._server.wait_no_answers_owed()
-            nursery.cancel_scope.cancel()
+        timeout_s = self._limits.wait_timeout_s + DRAIN_MARGIN_S
+        await _first_of(self._server.wait_no_answers_owed, self._told_to_hurry.wait, timeout_s)
         self._floor.stop()
 
     def _raise_alarm(self, spec: str) -> None:
@@ -170,9 +177,19 @@ class Daemon:
         )
 
 
-async def _cancel_at_next(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    await anext(signals)
-    scope.cancel()
+async def _first_of(
+    one: Callable[[], Awaitable[None]], other: Callable[[], Awaitable[None]], timeout_s: float
+) -> None:
+    """Wait until the first of the two is over, or the time is."""
+    with trio.move_on_after(timeout_s):
+        async with trio.open_nursery() as nursery:
+
+            async def run(wait: Callable[[], Awaitable[None]]) -> None:
+                await wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(run, one)
+            nursery.start_soon(run, other)
 
 
 def _socket_paths(config: Config) -> list[tuple[Path, int]]:

@@ -4,6 +4,7 @@ A ``ShardLink`` is used once. ``run`` returns when the shard is gone, for whatev
 process behind; the supervisor decides what comes next. The messages are listed in ``worker/__init__``.
 """
 
+import errno
 import os
 import socket
 import subprocess
@@ -86,6 +87,9 @@ class ShardLink:
                         cwd="/",
                         env=worker_process.environment(os.environ),
                     )
+                except RuntimeError as error:
+                    # trio starts processes in a thread, and there was none to be had.
+                    raise OSError(errno.EAGAIN, "no process or thread can be started") from error
                 finally:
                     theirs.close()
                     os.close(words_in)
@@ -164,10 +168,12 @@ class ShardLink:
             self._draw_owed = trio.Event()
             while self._owed:
                 due = self._owed[0] + ANSWER_TIMEOUT_S
-                if trio.current_time() >= due:
+                await trio.sleep_until(due)
+                # The daemon itself may have been stopped meanwhile: let it read what lies there first.
+                await trio.sleep(1.0)
+                if self._owed and self._owed[0] + ANSWER_TIMEOUT_S == due:
                     self.give_up(f"owed a draw for over {ANSWER_TIMEOUT_S:.0f} s")
                     return
-                await trio.sleep_until(due)
 
     async def _end(self, process: trio.Process, words: trio.abc.ReceiveStream) -> None:
         """The pipe is closed, which tells the shard to stop; make sure that it does, and reap it."""

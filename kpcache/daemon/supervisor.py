@@ -6,58 +6,35 @@ is decided here, where the clock and the record of its failures are.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import trio
 
+from kpcache import __version__
 from kpcache.core import restart
 from kpcache.core.pair import Pair
 from kpcache.daemon.floor import Floor, ShardFaultError
 from kpcache.daemon.notices import log, printable
 from kpcache.daemon.shard_link import ShardLink
 from kpcache.daemon.stock import Stock
+from kpcache.daemon.watch import watch_makers
+from kpcache.daemon.worker_record import Worker
 from kpcache.worker import RESTARTED
 
 # A program that says nothing for so long after its start is not going to.
 START_TIMEOUT_S = 30.0
 
 
-@dataclass(slots=True)
-class Worker:
-    """One worker's place, kept over restarts; ``state``: starting, up, backoff or failed.
-
-    ``pairs``: sound pairs handed over by the maker that is up now; ``reason``: why the last one ended.
-    """
-
-    role: str
-    shard: int
-    maker: int | None = None
-    pid: int | None = None
-    state: str = "starting"
-    restarts: int = 0
-    pairs: int = 0
-    reason: str = ""
-    failures: int = 0
-    started: float | None = None
-
-    def start(self) -> None:
-        """A new process is started for this place."""
-        self.restarts += self.started is not None
-        self.started = trio.current_time()
-        self.pid, self.state, self.pairs = None, "starting", 0
-
-    def status(self) -> dict[str, Any]:
-        """As ``kpcache.Status`` shows it."""
-        names = ("role", "shard", "maker", "pid", "state", "restarts", "pairs", "reason")
-        return {name: getattr(self, name) for name in names}
-
-
 class Supervisor:
     """All workers. ``placement[i]`` is how many makers shard i has."""
 
     def __init__(self, placement: list[int], scheduling: str, generation: int) -> None:
-        self._init = {"scheduling": scheduling, "generation": generation, "tag_key": os.urandom(32)}
+        self._init = {
+            "version": __version__,
+            "scheduling": scheduling,
+            "generation": generation,
+            "tag_key": os.urandom(32),
+        }
         self.shards = [Worker("shard", shard) for shard in range(len(placement))]
         self.makers = {
             (shard, maker): Worker("maker", shard, maker)
@@ -82,6 +59,7 @@ class Supervisor:
         async with trio.open_nursery() as self._nursery:
             for worker in self.shards:
                 self._nursery.start_soon(self._keep_shard, worker)
+            self._nursery.start_soon(watch_makers, floor, self.makers, self._replace_maker)
 
     async def wait_settled(self) -> None:
         """Until every maker has come up, or failed for the first time."""
@@ -170,10 +148,17 @@ class Supervisor:
             or self._links.get(worker.shard) is not link
         ):
             return
+        why = f"said nothing for {START_TIMEOUT_S:.0f} s after its start"
         if worker.maker is None:
-            link.give_up(f"said nothing for {START_TIMEOUT_S:.0f} s after its start")
+            link.give_up(why)
         else:
-            self._start_maker(worker)  # its shard kills the one that hangs first
+            self._replace_maker(worker, why)
+
+    def _replace_maker(self, maker: Worker, why: str) -> None:
+        """Have a maker that hangs killed by its shard, which then starts another."""
+        maker.reason = why
+        log.warning("maker %d of shard %d %s; it is replaced", maker.maker, maker.shard, why)
+        self._start_maker(maker)
 
     def _on_maker(self, worker: Worker, number: int, state: str, pid: int, reason: str) -> None:
         maker = self.makers[worker.shard, number]

@@ -16,7 +16,7 @@ does not import cryptography either.
 
 What is said over the pipes, as frames of ``core/pipe``; ``maker`` is a maker's number within its shard:
 
-- daemon to shard: ``["init", {"shard", "tag_key", "scheduling", "generation"}]`` first, once;
+- daemon to shard: ``["init", {"shard", "version", "tag_key", "scheduling", "generation"}]`` first, once;
   ``["start_maker", maker]``; ``["make", maker, order, spec, count]``, one order in work per maker;
   ``["verdict", [serial, ...], [serial, ...]]``, recorded and refused; ``["draw", draw, spec, count]``.
 - shard to daemon: ``["ready"]``; ``["maker", maker, "up" | "lost", pid, reason]``, a lost maker's order being

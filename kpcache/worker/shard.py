@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
+from kpcache import __version__
 from kpcache.core.pipe import FrameReader, PipeError, encode
 from kpcache.worker import RESTARTED, process
 from kpcache.worker.background import parse_scheduling
@@ -108,8 +109,18 @@ class Shard:
         match message:
             case [
                 "init",
-                {"tag_key": bytes(tag_key), "scheduling": scheduling, "generation": int(generation)},
+                {
+                    "version": version,
+                    "tag_key": bytes(tag_key),
+                    "scheduling": scheduling,
+                    "generation": int(generation),
+                },
             ]:
+                if version != __version__:
+                    raise process.StartError(
+                        f"kpcache {__version__} was installed under a running daemon of another version: "
+                        "restart the daemon"
+                    )
                 self._maker_init = ["init", tag_key, parse_scheduling(scheduling), generation]
                 self._tell("ready")
             case _:

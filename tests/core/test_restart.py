@@ -2,10 +2,20 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpcache.core.restart import FAILED_AFTER, FIRST_DELAY_S, HEALTHY_LIFE_S, MAX_DELAY_S, Verdict, decide
+from kpcache.core.restart import (
+    FAILED_AFTER,
+    FIRST_DELAY_S,
+    HEALTHY_LIFE_S,
+    MAX_DELAY_S,
+    Verdict,
+    WorkSample,
+    decide,
+    is_hung,
+)
 
 
 def delays(lives: list[float]) -> list[float]:
@@ -44,3 +54,29 @@ def test_it_is_shown_as_failed_after_so_many_in_a_row() -> None:
         states.append(verdict.state)
     assert states == ["backoff"] * (FAILED_AFTER - 1) + ["failed"] * 2
     assert decide(verdict.failures, HEALTHY_LIFE_S).state == "backoff"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "now", "hung"),
+    [
+        (("T", 2.0), ("T", 2.0), ("T", 2.0), True),  # stopped
+        (("R", 1.0), ("T", 2.0), ("T", 2.0), True),  # stopped after some work
+        (("S", 2.0), ("S", 2.0), ("S", 2.0), True),  # waits for what never comes
+        (("R", 2.0), ("R", 2.0), ("R", 2.0), False),  # starved, but asks for a CPU
+        (("R", 2.0), ("S", 2.0), ("R", 2.0), False),
+        (("S", 2.0), ("S", 2.0), ("S", 2.1), False),  # works a little
+        (("R", 2.0), ("R", 7.0), ("R", 12.0), False),  # a long key
+        (("R", 2.0), ("R", 7.0), ("R", 12.1), True),  # no key is so long
+    ],
+)
+def test_a_maker_is_hung_by_the_cpu_it_uses_not_by_the_clock(
+    first: tuple[str, float], last: tuple[str, float], now: tuple[str, float], hung: bool
+) -> None:
+    one, two, three = (WorkSample((1, 4), *look) for look in (first, last, now))
+    assert is_hung(one, two, three, limit_cpu_s=10.0) is hung
+
+
+@pytest.mark.parametrize("progress", [(1, 3), (2, 4)], ids=["another pair", "another order"])
+def test_a_maker_that_hands_over_pairs_is_not_hung(progress: tuple[int, int]) -> None:
+    before = WorkSample((1, 4), "S", 2.0)
+    assert not is_hung(before, before, WorkSample(progress, "S", 2.0), limit_cpu_s=10.0)

@@ -132,6 +132,43 @@ async def test_a_shard_that_owes_a_draw_for_too_long_is_ended(
 
 
 @real_clock
+async def test_an_answer_that_came_while_the_daemon_was_frozen_is_read_first(
+    program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cgroup freezer or a paused machine: the clock says too late, the answer lies there."""
+    monkeypatch.setattr(shard_link, "ANSWER_TIMEOUT_S", 0.5)
+    program("hear(); say('up'); hear(); say('batch', 1, 1, 'S', []); hear(); sys.exit(7)")
+    up = trio.Event()
+    link = ShardLink(0, lambda _: up.set())
+    link.send(["init", {}])
+    async with trio.open_nursery() as nursery:
+
+        async def freeze_with_a_draw_owed() -> None:
+            await up.wait()
+            link.send(["draw", 1, "S", 1])
+            time.sleep(1.0)  # noqa: ASYNC251 - the loop stands still: that is the freeze
+            await trio.sleep(2.0)
+            link.send(["stop"])
+
+        nursery.start_soon(freeze_with_a_draw_owed)
+        assert await link.run() == "exit 7"
+
+
+@real_clock
+async def test_without_a_thread_to_be_had_a_start_fails_as_without_a_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A full process table, which the supervisor sits out with back-off; the daemon must outlive it."""
+
+    async def no_thread(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", no_thread)
+    with pytest.raises(BlockingIOError, match="no process or thread"):
+        await link_to([]).run()
+
+
+@real_clock
 async def test_a_shard_that_reads_nothing_is_ended_before_it_fills_the_daemons_memory(
     program: Callable[[str], None],
 ) -> None:

@@ -11,12 +11,15 @@ import pytest
 import trio
 import trio.testing
 
+from kpcache import __version__
 from kpcache.core.pool import IllegalMoveError
 from kpcache.core.restart import FAILED_AFTER
 from kpcache.daemon import supervisor as supervisor_module
+from kpcache.daemon import watch
 from kpcache.daemon.floor import Floor, ShardFaultError
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import START_TIMEOUT_S, Supervisor
+from kpcache.daemon.watch import WATCH_INTERVAL_S
 from kpcache.worker import RESTARTED
 from tests.fakes import SPEC, batch_rows, book_is_balanced, fake_pair, mock_clock
 
@@ -135,7 +138,7 @@ async def test_a_pair_goes_from_an_order_to_the_ready_set(monkeypatch: pytest.Mo
     async with house(monkeypatch) as it:
         link = it.links[0]
         assert link.told("init")[0][0] | {"tag_key": b""} == {
-            "shard": 0, "scheduling": "idle", "generation": 0, "tag_key": b"",
+            "shard": 0, "version": __version__, "scheduling": "idle", "generation": 0, "tag_key": b"",
         }  # fmt: skip
         assert link.told("make") == []  # nothing is ordered of a maker that is not up
         it.shard_up()
@@ -395,3 +398,44 @@ async def test_a_maker_that_hangs_in_its_start_is_started_again_once_a_timeout(
         await trio.sleep(10 * START_TIMEOUT_S)
         assert len(link.told("start_maker")) == 3
         assert it.supervisor.makers[0, 0].state == "up"
+
+
+@mock_clock
+async def test_a_maker_that_hangs_over_an_order_is_replaced_and_its_order_given_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel shows it stopped, at the same place, at two looks; one that uses CPU is left alone."""
+    seen = {"cpu_s": 1.0}
+    monkeypatch.setattr(watch, "process_state", lambda _: ("T", seen["cpu_s"]))
+    async with house(monkeypatch) as it:
+        link = it.shard_up()
+        await trio.sleep(WATCH_INTERVAL_S / 2)  # between two looks
+        for _ in range(5):
+            await trio.sleep(WATCH_INTERVAL_S)
+            seen["cpu_s"] += 0.1
+        assert len(link.told("start_maker")) == 1
+        await trio.sleep(3 * WATCH_INTERVAL_S)
+        assert len(link.told("start_maker")) == 2
+        assert it.supervisor.makers[0, 0].reason == "hung over an order"
+        orders = len(link.told("make"))
+        link.say("maker", 0, "lost", 100, RESTARTED)
+        link.say("maker", 0, "up", 101, "")
+        assert len(link.told("make")) == orders + 1
+
+
+@mock_clock
+async def test_while_nothing_is_ordered_nobody_looks_at_makers(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    def look(pid: int) -> tuple[str, float]:
+        looks.append(pid)
+        return "S", 1.0
+
+    monkeypatch.setattr(watch, "process_state", look)
+    async with house(monkeypatch, target=8) as it:
+        link = it.shard_up()
+        it.make(link)
+        await trio.sleep(2 * WATCH_INTERVAL_S)  # the watch of that order ends
+        looks.clear()
+        await trio.sleep(1000 * WATCH_INTERVAL_S)
+        assert looks == []

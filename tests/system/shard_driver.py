@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kpcache import __version__
 from kpcache.core.pipe import FrameReader, encode
 from kpcache.worker import process
 
@@ -25,6 +26,7 @@ class ShardDriver:
         self,
         *,
         scheduling: str = "idle",
+        version: str = __version__,
         cwd: Path | str = "/",
         inherit: dict[str, str] | None = None,
         prefix: Sequence[str] = (),
@@ -43,7 +45,13 @@ class ShardDriver:
         self._reader = FrameReader()
         self._messages: list[list[Any]] = []
         self._pidfds: dict[int, int] = {}
-        init = {"shard": 0, "tag_key": TAG_KEY, "scheduling": scheduling, "generation": 7}
+        init = {
+            "shard": 0,
+            "version": version,
+            "tag_key": TAG_KEY,
+            "scheduling": scheduling,
+            "generation": 7,
+        }
         self.send("init", init)
 
     def send(self, *message: Any) -> None:

@@ -154,3 +154,28 @@ def test_a_signal_ends_it_cleanly_and_answers_under_way_are_finished(
         thread.join()
         assert daemon.process.wait(PATIENCE_S) == 0
     assert answers == [550]
+
+
+def test_a_stopped_maker_is_found_and_replaced(tmp_path: Path) -> None:
+    """A maker that hangs over its order is killed and its work done by another, though nothing died."""
+    with running(tmp_path, pools(RSA_2048=8, **{QUICK: 256})) as daemon:
+        for pid in daemon.workers()["maker"]:
+            os.kill(pid, signal.SIGSTOP)
+        daemon.wait_log("hung over an order; it is replaced")
+        daemon.wait_full()
+
+
+def test_a_stop_is_heeded_while_the_workers_start(tmp_path: Path) -> None:
+    """With shards that never say a word the daemon is not up for a while; SIGTERM ends it all the same."""
+    daemon = Daemon(tmp_path, pools(**{QUICK: 8}))
+    try:
+        while len(daemon.all_pids()) < 3:  # itself and two shards, which have only begun to load
+            assert daemon.process.poll() is None
+        for pid in daemon.all_pids()[1:]:
+            os.kill(pid, signal.SIGSTOP)
+        started = time.monotonic()
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(PATIENCE_S) == 0
+        assert time.monotonic() - started < 5.0
+    finally:
+        daemon.kill()

@@ -10,7 +10,7 @@ import pytest
 
 from kpcache.worker import process
 from kpcache.worker.background import sessions_are_groups
-from tests.system.shard_driver import shard
+from tests.system.shard_driver import ShardDriver, shard
 
 # Without capabilities even root is but a user, who may read any process of his that is dumpable and none
 # that is not. SECBIT_NOROOT keeps exec from giving them back (capabilities(7)); for other users both calls
@@ -129,3 +129,14 @@ def test_workers_import_neither_trio_nor_boto3(worker: str) -> None:
     loaded = set(output.split())
     assert not loaded & {"trio", "boto3", "botocore", "rich", "prometheus_client"}
     assert ("cryptography" in loaded) == (worker == "maker")
+
+
+def test_a_shard_of_another_version_than_the_daemons_refuses_to_work() -> None:
+    """After an upgrade under a running daemon a restarted worker is new code on an old pipe."""
+    driver = ShardDriver(version="0.0.0")
+    try:
+        _, words = driver.process.communicate(timeout=20)
+        assert driver.process.returncode == 3
+    finally:
+        driver.close()
+    assert b"restart the daemon" in words
