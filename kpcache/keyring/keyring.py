@@ -5,6 +5,7 @@ For one thread (the daemon's loop); no call waits, but ``open`` reads and writes
 """
 
 import dataclasses
+import shlex
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from kpcache.errors import (
 )
 from kpcache.keyring import crypto, document, names
 from kpcache.keyring.document import Document, DocumentError, KeyRecord, Material
-from kpcache.keyring.store import FILE_NAME, Store
+from kpcache.keyring.store import FILE_NAME, MARK_NAME, Store
 
 Create = Literal["if_empty", "never"]
 
@@ -98,10 +99,10 @@ class Keyring:
         """Read ``state_dir/keyring.json``; make it first, with one key, where that is allowed.
 
         The one key is named ``default_alias``. It is allowed with ``create="if_empty"`` in a folder
-        that holds nothing else (see ``Store.strangers``): a keyring missing beside other state was
-        lost, and a new one would hide that. The caller holds the folder's lock. ``now`` gives Unix
-        seconds, ``monotonic`` seconds, ``urandom`` bytes of the kernel's generator. Raises
-        ``ConfigError`` with the cure.
+        that holds nothing else and never held a keyring: one that is missing beside other state, or
+        beside its mark (see ``store``), was lost, and a new one would hide that. The caller holds the
+        folder's lock. ``now`` gives Unix seconds, ``monotonic`` seconds, ``urandom`` bytes of the
+        kernel's generator. Raises ``ConfigError`` with the cure.
         """
         crypto.require_support()
         if not names.is_alias(default_alias):
@@ -115,6 +116,7 @@ class Keyring:
                 store.write(document.encode(_first_document(default_alias, float(now()), urandom)))
                 data = store.read()
             content = _decode(data, store)
+            store.mark()
         if default_alias not in content.aliases:
             known = ", ".join(sorted(content.aliases)) or "none"
             raise ConfigError(
@@ -207,6 +209,12 @@ class Keyring:
 
 def _require_may_create(store: Store, create: Create) -> None:
     restore = f"restore {FILE_NAME} from its backup: without it no blob made here can be opened again"
+    if store.is_marked():
+        raise ConfigError(
+            f"{store.path}: missing, yet it was made here, as {MARK_NAME} beside it says; {restore}; "
+            "or, to begin anew and give up every blob made here, "
+            f"run: rm {shlex.quote(str(store.mark_path))}"
+        )
     if create == "never":
         raise ConfigError(
             f'{store.path}: missing, and keyring.create is "never"; {restore}; '

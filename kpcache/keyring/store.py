@@ -4,6 +4,10 @@ The file is the only way to open every blob ever made, so it is never half-writt
 it is durable: temporary, fsync, rename, fsync of the folder. The next start may find a file whose writer
 was killed between the last two steps; hence ``read`` syncs both before it returns.
 
+A keyring that was lost must not be replaced by a new one: that would hide the loss, and open nothing. So
+once a keyring is durable, a mark is made durable beside it, before anything is wrapped. A folder with the
+mark and without the keyring has lost it; a folder without the mark has wrapped nothing.
+
 One daemon at a time works here: it holds the lock on ``lock`` in the same folder, which is not taken here.
 """
 
@@ -21,6 +25,8 @@ from kpcache.errors import ConfigError
 FILE_NAME: Final = "keyring.json"
 TEMPORARY_NAME: Final = "keyring.json.new"
 LOCK_NAME: Final = "lock"
+MARK_NAME: Final = "keyring.made"
+_MARK_TEXT: Final = b"keyring.json was made in this folder. While this file is here, no other is made.\n"
 # 16 MiB: some 20,000 keys. A limit, so that a wrong file is told and not read into memory whole.
 _MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 _NOT_REGULAR: Final = "is not a regular file; remove it and restore the keyring from its backup"
@@ -31,12 +37,12 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         """Open the folder. Raises ``ConfigError`` where it isn't one, or others may change what is in it."""
-        self.path = folder / FILE_NAME
+        self.path, self.mark_path = folder / FILE_NAME, folder / MARK_NAME
         self._folder = folder
         with _naming(folder):
             self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                _check_owner_and_mode(os.fstat(self._fd), folder, forbidden=0o022, cure="go-w")
+                check_owner_and_mode(os.fstat(self._fd), folder, forbidden=0o022, cure="go-w")
             except ConfigError:
                 self.close()
                 raise
@@ -54,6 +60,21 @@ class Store:
         """What lies in the folder besides the lock and a temporary that a killed writer left, sorted."""
         with _naming(self._folder):
             return sorted(set(os.listdir(self._fd)) - {LOCK_NAME, TEMPORARY_NAME})
+
+    def is_marked(self) -> bool:
+        """Whether there was a keyring here, by the mark that the first one leaves."""
+        with _naming(self._folder):
+            return MARK_NAME in os.listdir(self._fd)
+
+    def mark(self) -> None:
+        """Make the mark, durable. Only after ``read`` has returned a keyring: a mark alone says "lost".
+
+        A mark that is there already was made durable by ``read``'s sync of the folder; what is in it
+        does not matter. Raises ``ConfigError``; then nothing may be wrapped.
+        """
+        with _naming(self.mark_path), contextlib.suppress(FileExistsError):
+            self._write_new(MARK_NAME, _MARK_TEXT)
+            os.fsync(self._fd)
 
     def read(self) -> bytes | None:
         """The file's bytes, durable by now; None if there is no such file.
@@ -74,7 +95,7 @@ class Store:
                 status = os.fstat(fd)
                 if not stat.S_ISREG(status.st_mode):
                     raise ConfigError(f"{self.path}: {_NOT_REGULAR}")
-                _check_owner_and_mode(status, self.path, forbidden=0o077, cure="600")
+                check_owner_and_mode(status, self.path, forbidden=0o077, cure="600")
                 data = _read_all(fd, status.st_size, self.path)
                 os.fsync(fd)
                 os.fsync(self._fd)
@@ -91,7 +112,7 @@ class Store:
         with _naming(self.path):
             self._remove_temporary()
             try:
-                self._write_temporary(data)
+                self._write_new(TEMPORARY_NAME, data)
                 os.rename(TEMPORARY_NAME, FILE_NAME, src_dir_fd=self._fd, dst_dir_fd=self._fd)
             except OSError:
                 with contextlib.suppress(OSError):
@@ -99,9 +120,9 @@ class Store:
                 raise
             os.fsync(self._fd)
 
-    def _write_temporary(self, data: bytes) -> None:
+    def _write_new(self, name: str, data: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(TEMPORARY_NAME, flags, mode=0o600, dir_fd=self._fd)
+        fd = os.open(name, flags, mode=0o600, dir_fd=self._fd)
         try:
             view = memoryview(data)
             while view:
@@ -135,7 +156,11 @@ def _cure(error: OSError, path: Path) -> str:
     return _NOT_REGULAR if error.errno == errno.ENXIO else os.strerror(error.errno or 0)
 
 
-def _check_owner_and_mode(status: os.stat_result, path: Path, *, forbidden: int, cure: str) -> None:
+def check_owner_and_mode(status: os.stat_result, path: Path, *, forbidden: int, cure: str) -> None:
+    """Refuse what another user owns, or whose mode has a ``forbidden`` bit. Raises ``ConfigError``.
+
+    ``status`` is that of ``path``; ``cure`` is chmod's argument that takes the forbidden bits away.
+    """
     quoted, uid, mode = shlex.quote(str(path)), os.geteuid(), stat.S_IMODE(status.st_mode)
     if status.st_uid not in (uid, 0):
         raise ConfigError(

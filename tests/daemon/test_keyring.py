@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from kpcache.errors import ConfigError
+from kpcache.errors import ConfigError, InvalidCiphertextException
 from kpcache.keyring import Keyring, crypto
 
 ALIAS = "alias/kpcache"
-FILE, TEMPORARY = "keyring.json", "keyring.json.new"
+FILE, TEMPORARY, MARK = "keyring.json", "keyring.json.new", "keyring.made"
 
 
 def open_keyring(folder: Path, create: Any = "if_empty", alias: str = ALIAS) -> Keyring:
@@ -53,7 +53,7 @@ def test_a_first_start_makes_a_keyring_that_later_starts_read(folder: Path) -> N
     assert again.decrypt(blob, {"app": "billing"}).plaintext == b"private"
     assert again.describe(key)["CreationDate"] == 1700000000.0
     assert stat.S_IMODE((folder / FILE).stat().st_mode) == 0o600
-    assert sorted(os.listdir(folder)) == [FILE, "lock"]
+    assert sorted(os.listdir(folder)) == [FILE, MARK, "lock"]
 
 
 def test_two_keyrings_share_nothing(folder: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_ids_and_secrets_come_from_the_urandom_given(folder: Path) -> None:
 def test_a_left_over_temporary_does_not_count_as_state(folder: Path) -> None:
     (folder / TEMPORARY).write_text("half of a keyr")
     open_keyring(folder)
-    assert sorted(os.listdir(folder)) == [FILE, "lock"]
+    assert sorted(os.listdir(folder)) == [FILE, MARK, "lock"]
 
 
 def test_no_keyring_is_made_where_that_is_not_wanted(folder: Path) -> None:
@@ -97,6 +97,46 @@ def test_no_keyring_is_made_beside_other_state(folder: Path) -> None:
     assert "it holds ledger.db" in told
     assert "restore keyring.json from its backup" in told
     assert sorted(os.listdir(folder)) == ["ledger.db", "lock"]
+
+
+@pytest.mark.parametrize("create", ["if_empty", "never"])
+def test_a_keyring_that_was_lost_is_not_replaced(folder: Path, kept: bytes, create: str) -> None:
+    backup = (folder / FILE).read_bytes()
+    (folder / FILE).unlink()
+    told = refusal(folder, create)
+    assert "missing, yet it was made here" in told
+    assert "restore keyring.json from its backup" in told
+    assert sorted(os.listdir(folder)) == [MARK, "lock"]
+    (folder / FILE).write_bytes(backup)
+    (folder / FILE).chmod(0o600)
+    assert open_keyring(folder, create).decrypt(kept, {}).plaintext == b"private"
+
+
+def test_a_lost_keyring_is_given_up_by_the_command_that_is_told(folder: Path, kept: bytes) -> None:
+    (folder / FILE).unlink()
+    cure = refusal(folder).partition("run: ")[2]
+    assert cure == f"rm {shlex.quote(str(folder / MARK))}"
+    subprocess.run(["/bin/sh", "-c", cure], check=True)
+    with pytest.raises(InvalidCiphertextException):
+        open_keyring(folder).decrypt(kept, {})
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_keyring_from_before_there_were_marks_gets_one(folder: Path) -> None:
+    (folder / MARK).unlink()
+    open_keyring(folder, "never")
+    (folder / FILE).unlink()
+    assert "it was made here" in refusal(folder)
+
+
+@pytest.mark.usefixtures("kept")
+def test_only_a_keyring_that_can_be_read_is_marked(folder: Path) -> None:
+    """A wrong file, put here by mistake and removed again, must not keep a first start away."""
+    (folder / MARK).unlink()
+    (folder / FILE).write_text("{}")
+    refusal(folder)
+    (folder / FILE).unlink()
+    open_keyring(folder)
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from kpcache.errors import ConfigError
 from kpcache.keyring import Keyring
 
 ALIAS = "alias/kpcache"
-FILE, TEMPORARY = "keyring.json", "keyring.json.new"
+FILE, TEMPORARY, MARK = "keyring.json", "keyring.json.new", "keyring.made"
 
 # Each child works in a folder of its own and ends without a word at its n-th system call on files,
 # until one gets to its end. Writes are cut short, so that kills fall between the parts too.
@@ -77,6 +77,8 @@ class Calls:
 
 WRITE = [f"write {TEMPORARY}", f"fsync {TEMPORARY}", f"rename {TEMPORARY}", "fsync state"]
 READ = [f"fsync {FILE}", "fsync state"]
+# The last thing: a mark without a keyring would keep every start away.
+MARKED = [f"write {MARK}", f"fsync {MARK}", "fsync state"]
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def folder(tmp_path: Path) -> Path:
 def test_all_is_durable_in_order_before_open_returns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Calls(monkeypatch)
     open_keyring(folder)
-    assert calls.made == WRITE + READ
+    assert calls.made == WRITE + READ + MARKED
 
 
 def test_a_keyring_that_is_found_is_made_durable_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +102,7 @@ def test_a_keyring_that_is_found_is_made_durable_too(folder: Path, monkeypatch: 
     assert calls.made == READ
 
 
-@pytest.mark.parametrize("step", range(1, len(WRITE + READ) + 1))
+@pytest.mark.parametrize("step", range(1, len(WRITE + READ + MARKED) + 1))
 def test_a_step_that_fails_leaves_nothing_or_a_whole_keyring(
     folder: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -110,7 +112,8 @@ def test_a_step_that_fails_leaves_nothing_or_a_whole_keyring(
             open_keyring(folder)
     assert str(folder) in caught.value.message
     whole = step > WRITE.index(f"rename {TEMPORARY}") + 1
-    assert os.listdir(folder) == ([FILE] if whole else [])
+    marked = step > len(WRITE + READ)
+    assert sorted(os.listdir(folder)) == [FILE] * whole + [MARK] * marked
     open_keyring(folder, "never" if whole else "if_empty")
 
 
@@ -121,10 +124,11 @@ def test_a_kill_at_any_step_leaves_nothing_or_a_whole_keyring(folder: Path) -> N
     for each in sorted(folder.iterdir()):
         whole = (each / FILE).exists()
         left.append(whole)
+        assert whole or not (each / MARK).exists()
         ring = open_keyring(each, "never" if whole else "if_empty")
         blob = ring.encrypt(ring.resolve(ALIAS), b"private", {})
         assert open_keyring(each, "never").decrypt(blob, {}).plaintext == b"private"
-        assert set(os.listdir(each)) <= {FILE, TEMPORARY}
+        assert set(os.listdir(each)) <= {FILE, TEMPORARY, MARK}
     assert left == sorted(left), "once whole, always whole"
     assert left.count(False) >= 8
-    assert left.count(True) >= 4
+    assert left.count(True) >= 8
