@@ -1,7 +1,7 @@
 """One client's connection as a state machine without I/O: bytes in, events out.
 
     connection.feed(data)
-    event = connection.next_event()     # Request, NEED_DATA, PAUSED or Broken
+    event = connection.next_event()     # Request, NOTIFICATION, NEED_DATA, PAUSED or Broken
 
 The shell answers each ``Request`` with ``answer`` or ``refuse`` and sends the bytes they return, in any
 order; replies are matched by msgid. States: open until the first broken message, broken for ever
@@ -18,28 +18,29 @@ from kpcache.errors import KpcacheError, ValidationException
 
 
 class Signal(Enum):
-    """What stops ``next_event`` from returning a request."""
+    """What ``next_event`` returns where there is no request."""
 
+    NOTIFICATION = "notification"  # one whole message, for which there is nothing to do
     NEED_DATA = "need data"  # feed more
     PAUSED = "paused"  # too many requests in flight: answer some, read nothing till then
 
 
+NOTIFICATION: Final = Signal.NOTIFICATION
 NEED_DATA: Final = Signal.NEED_DATA
 PAUSED: Final = Signal.PAUSED
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A connection's last event: send ``farewell`` (may be empty), then close. ``reason`` is for the log."""
+    """A connection's last event: send ``farewell`` (may be empty), then close."""
 
-    reason: str
     farewell: bytes
 
 
 class Connection:
     """The protocol state of one connection. Not thread-safe; the shell that owns it calls it."""
 
-    __slots__ = ("_broken", "_buffer", "_in_flight", "_limits", "_scanner", "messages", "notifications")
+    __slots__ = ("_broken", "_buffer", "_in_flight", "_limits", "_scanner", "messages")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -48,7 +49,6 @@ class Connection:
         self._in_flight: set[int] = set()
         self._broken: Broken | None = None
         self.messages = 0  # read whole so far
-        self.notifications = 0  # of these; counted, never acted on
 
     @property
     def in_flight(self) -> int:
@@ -57,8 +57,11 @@ class Connection:
 
     @property
     def is_mid_message(self) -> bool:
-        """Whether bytes are at hand that begin a message: while so, the message's one deadline runs."""
-        return bool(self._buffer)
+        """Whether a message has begun whose rest is not there yet: while so, its one deadline runs.
+
+        Bytes not looked at yet, because too much is in flight, are not known to be such a message.
+        """
+        return self._scanner.is_waiting and bool(self._buffer)
 
     def feed(self, data: bytes) -> None:
         """Take received bytes. At most one read's worth beyond one message is ever kept."""
@@ -69,19 +72,14 @@ class Connection:
         """The next thing to act on. After ``Broken`` it returns the same ``Broken`` for ever."""
         if self._broken is not None:
             return self._broken
+        if len(self._in_flight) >= self._limits.max_in_flight_per_connection:
+            return PAUSED
         try:
-            while True:
-                if len(self._in_flight) >= self._limits.max_in_flight_per_connection:
-                    return PAUSED
-                message = self._next_message()
-                if message is not None:
-                    return message
-                self.notifications += 1
+            return self._next_message()
         except WireError as error:
             return self._break(error)
 
-    def _next_message(self) -> Request | Signal | None:
-        """A request, NEED_DATA, or None for a notification."""
+    def _next_message(self) -> Request | Signal:
         buffer = self._buffer
         end = self._scanner.scan(buffer)
         if end is None:
@@ -95,7 +93,7 @@ class Connection:
         del buffer[:end]
         self.messages += 1
         self._scanner = Scanner(self._limits.max_message_bytes)
-        return request
+        return NOTIFICATION if request is None else request
 
     def _break(self, error: WireError) -> Broken:
         farewell = b""
@@ -103,7 +101,7 @@ class Connection:
         # An address already in flight belongs to the earlier request: its caller must not be misled.
         if address is not None and address not in self._in_flight:
             farewell = encode_error(address, ValidationException(str(error)).to_wire())
-        self._broken = Broken(str(error), farewell)
+        self._broken = Broken(farewell)
         self._buffer = bytearray()
         return self._broken
 

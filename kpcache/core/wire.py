@@ -77,6 +77,11 @@ class Scanner:
         self._open: list[int] = []  # items still missing in each open container, outermost first
         self._head: list[int] = []  # where the message's own items begin: type, msgid, method, params
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has looked at a message's first bytes and found that more must come."""
+        return self._need > 1
+
     def scan(self, buffer: bytearray) -> int | None:
         """The message's length in bytes, or None while it is incomplete. Raises ``WireError``."""
         if len(buffer) < self._need:

@@ -61,6 +61,7 @@ class Dispatcher:
         self._keyring = keyring
         self._limits = limits
         self._gate = gate
+        self.notifications = 0  # read from all clients: counted, never acted on
         self._methods: dict[str, Callable[[Request], dict[str, Any] | PairOrder]] = {
             "GenerateDataKeyPair": self._generate,
             "GenerateDataKeyPairWithoutPlaintext": self._generate,

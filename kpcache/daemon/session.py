@@ -12,7 +12,7 @@ from collections import deque
 
 import trio
 
-from kpcache.core.connection import NEED_DATA, PAUSED, Broken, Connection
+from kpcache.core.connection import NEED_DATA, NOTIFICATION, PAUSED, Broken, Connection
 from kpcache.core.limits import Limits
 from kpcache.core.pair import Pair
 from kpcache.core.wire import Request
@@ -22,8 +22,9 @@ from kpcache.daemon.stock import Stock, Waiter
 from kpcache.errors import KMSInternalException, KpcacheError
 
 _READ_BYTES = 65536
-# Replies built in one go before others get their turn: at about 40 µs each, under a millisecond.
-_REPLIES_PER_TURN = 16
+# Messages of any kind taken in one go before others get their turn: at most about 40 µs each, so under a
+# millisecond.
+_MESSAGES_PER_TURN = 16
 _NEVER = float("inf")
 
 
@@ -53,7 +54,7 @@ class Session:
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether it has begun a message and not ended it."""
+        """Whether it has begun a message whose rest must still come."""
         return self._connection.is_mid_message
 
     @property
@@ -112,15 +113,19 @@ class Session:
         connection = self._connection
         replies: list[bytes] = []
         specs: list[str] = []
-        while len(replies) < _REPLIES_PER_TURN:
+        event: object
+        for _ in range(_MESSAGES_PER_TURN):
             event = connection.next_event()
-            if not isinstance(event, Request):
+            if isinstance(event, Request):
+                reply, spec = self._begin(event)
+                if reply:
+                    replies.append(reply)
+                if spec:
+                    specs.append(spec)
+            elif event is NOTIFICATION:
+                self._dispatcher.notifications += 1
+            else:
                 break
-            reply, spec = self._begin(event)
-            if reply:
-                replies.append(reply)
-            if spec:
-                specs.append(spec)
         else:
             event = None
         if replies:

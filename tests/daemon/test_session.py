@@ -1,5 +1,6 @@
 """One client's connection: answers, deadlines, slow readers, faults inside; and no pair is left unsettled."""
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -92,6 +93,32 @@ async def test_more_requests_than_one_turn_takes_are_all_answered() -> None:
     async with opened() as it:
         await it.peer.send(b"".join(pack_request(n, "kpcache.Ping") for n in range(100)))
         assert [(await it.peer.answer())[1] for _ in range(100)] == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("flood", "messages"),
+    [(b"\x93\x02\xc0\xc0" * 1000, 1000), (b"".join(map(pack_request, range(255))), 255)],
+    ids=["notifications", "requests that wait"],
+)
+@mock_clock
+async def test_no_kind_of_message_gets_more_than_its_turn(flood: bytes, messages: int) -> None:
+    """Between any two turns of the flooding client, all others get theirs."""
+    async with opened() as it:
+        seen: list[int] = []
+        await it.peer.send(flood)
+        while not seen or seen[-1] < messages:
+            seen.append(it.session._connection.messages)
+            await trio.lowlevel.checkpoint()
+        # Between two of our turns it can have two, as trio shuffles the order in which tasks run.
+        assert max(after - before for before, after in itertools.pairwise(seen)) <= 2 * 16
+
+
+@mock_clock
+async def test_notifications_are_counted_and_the_next_request_is_answered() -> None:
+    async with opened() as it:
+        await it.peer.send(b"\x93\x02\xc0\xc0" * 1000 + pack_request(1, "kpcache.Ping"))
+        assert (await it.peer.answer())[1] == 1
+        assert it.bench.dispatcher.notifications == 1000
 
 
 @mock_clock
