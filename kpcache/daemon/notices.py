@@ -49,18 +49,22 @@ class UnhurriedReporter:
     """A reporter for the loop: passes each call to another reporter, in a thread of its own.
 
     A terminal that was stopped with Ctrl-S, or a log reader that hangs, blocks whoever writes to it; no
-    client may wait for that. What does not fit the queue meanwhile is counted and told later.
+    client may wait for that. What does not fit the queue meanwhile, and what the other reporter fails at,
+    is counted and told later.
     """
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # Each call with the number of lines that are lost if it fails.
+        self._calls: queue.SimpleQueue[tuple[int, Callable[[], None]] | None] = queue.SimpleQueue()
         self._lost = 0
+        self._counting = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="reporter", daemon=True)
         self._thread.start()
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Let what was said be written, for so long."""
+        self._tell_lost()
         self._calls.put(None)
         self._thread.join(timeout_s)
 
@@ -81,15 +85,26 @@ class UnhurriedReporter:
 
     def _pass(self, call: Callable[[], None]) -> None:
         if self._calls.qsize() >= MAX_UNWRITTEN:
-            self._lost += 1
+            self._count_lost(1)
             return
-        if self._lost:
+        self._tell_lost()
+        self._calls.put((1, call))
+
+    def _count_lost(self, lines: int) -> None:
+        with self._counting:
+            self._lost += lines
+
+    def _tell_lost(self) -> None:
+        with self._counting:
             lost, self._lost = self._lost, 0
-            self._calls.put(
-                lambda: self._reporter.notice(f"{lost} lines were lost: the log did not take them")
-            )
-        self._calls.put(call)
+        if lost:
+            told = f"{lost} lines were lost: the log did not take them"
+            self._calls.put((lost, lambda: self._reporter.notice(told)))
 
     def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
+        while (item := self._calls.get()) is not None:
+            lines, call = item
+            try:
+                call()
+            except Exception:  # whatever the defect, it must not end this thread: the log would be mute
+                self._count_lost(lines)

@@ -60,3 +60,49 @@ def test_every_call_arrives_in_order() -> None:
     reporter.stopping()
     reporter.close()
     assert stuck.lines == ["serving /s /d {'a': 1}", "progress {'a': 2}", "note", "full {'a': 3}", "stopping"]
+
+
+class FailingReporter(StuckReporter):
+    """Fails at the lines whose numbers it was given, as a display with a defect would."""
+
+    def __init__(self, *failing: int) -> None:
+        super().__init__()
+        self.let_go.set()
+        self._failing = failing
+        self._calls = 0
+
+    def notice(self, text: str) -> None:
+        self._calls += 1
+        if self._calls in self._failing:
+            self.lines.append("")
+            raise ZeroDivisionError
+        super().notice(text)
+
+
+def say(stuck: FailingReporter, reporter: UnhurriedReporter, text: str) -> None:
+    """Say it, and wait until it is written, or its failure counted."""
+    reporter.notice(text)
+    done = threading.Event()
+    stuck.stopping = done.set  # type: ignore[method-assign]
+    reporter.stopping()
+    assert done.wait(10)
+
+
+def test_a_line_at_which_the_reporter_fails_is_counted_and_the_next_ones_come() -> None:
+    stuck = FailingReporter(1, 3)
+    reporter = UnhurriedReporter(stuck)
+    say(stuck, reporter, "a")  # fails
+    say(stuck, reporter, "b")  # the second call tells of "a", the third fails at "b"
+    reporter.notice("c")
+    reporter.close()
+    told = "1 lines were lost: the log did not take them"
+    assert stuck.lines == ["", told, "", told, "c"]
+
+
+def test_what_is_lost_with_the_word_about_it_is_not_forgotten() -> None:
+    stuck = FailingReporter(1, 2)
+    reporter = UnhurriedReporter(stuck)
+    say(stuck, reporter, "a")  # fails
+    say(stuck, reporter, "b")  # telling of "a" fails
+    reporter.close()  # tells it at last
+    assert stuck.lines == ["", "", "b", "1 lines were lost: the log did not take them"]
