@@ -7,12 +7,17 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from kpcache.errors import ConfigError
+from kpcache.keyring.store import check_owner_and_mode
 
 _BACKLOG = 4096  # a burst of connections waits in the kernel, which caps this at net.core.somaxconn
+
+# The device and inode of each listening socket's file. Beside the sockets: trio takes no subclass of them.
+_files: WeakKeyDictionary[socket.socket, tuple[int, int]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -20,7 +25,7 @@ def locked_folder(state_dir: Path) -> Iterator[None]:
     """Hold the state folder (made 0700 if missing): two daemons on one keyring and ledger would each
     believe that they alone know what was handed out. Raises ``ConfigError``."""
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(state_dir)
         fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ConfigError(
@@ -28,85 +33,179 @@ def locked_folder(state_dir: Path) -> Iterator[None]:
             "make it a folder that this user can write, or set daemon.state_dir to one"
         ) from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(fd, state_dir)
         yield
+    finally:
+        os.close(fd)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make it, and what is missing above it, durable: else the keyring could go with it in a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in missing:
+        _sync(made.parent)
+    if not missing:
+        # An earlier start may have been killed before its sync. Where the folder above cannot be synced
+        # (not readable, or on a file system that is never written), no start of ours made this one.
+        with suppress(OSError):
+            _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, state_dir: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise ConfigError(
             f"daemon.state_dir: another kpcache daemon uses {state_dir}; stop it, or give this one "
             "its own daemon.state_dir and daemon.socket"
         ) from error
-    finally:
-        os.close(fd)
+    except OSError as error:
+        raise ConfigError(
+            f"daemon.state_dir: {state_dir} cannot be locked ({error.strerror}); "
+            "set daemon.state_dir to a folder on a local disk"
+        ) from error
 
 
 def listen(path: Path, mode: int, group: str) -> socket.socket:
     """A non-blocking listening Unix socket at ``path``, in place of one that nobody answers on.
 
-    Raises ``ConfigError`` when another program answers there, or the path cannot be used.
+    It is bound under a temporary name and takes its own only when it listens, with owner and mode right:
+    no client slips in before that, and a kill at any step leaves nothing that blocks the next start.
+    Raises ``ConfigError`` when another program answers there, the path cannot be used, or others could
+    put a socket of theirs in its place.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         gid = grp.getgrnam(group).gr_gid if group else -1
-        _remove_stale(path)
-        _bind(sock, path, mode, gid)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _require_own_folder(path.parent)
+        with _temporary_name(path) as temporary:
+            _require_unanswered(path)
+            return _bind(temporary, path, mode, gid)
     except KeyError:
-        sock.close()
         raise ConfigError(
             f"daemon.socket_group: there is no group {group!r:.60}; create it or leave it empty"
         ) from None
     except OSError as error:
-        sock.close()
         raise ConfigError(
             f"daemon.socket: cannot listen on {path} ({error.strerror or error}); "
             "check the folder's permissions, or set daemon.socket (at most 107 bytes)"
         ) from error
-    sock.setblocking(False)
-    return sock
 
 
-def _bind(sock: socket.socket, path: Path, mode: int, gid: int) -> None:
-    """Listen at ``path``, closed to all until owner and mode are right: a client cannot slip in between."""
-    previous = os.umask(0o777)
+def _require_own_folder(folder: Path) -> None:
+    status = folder.stat()
+    # With the sticky bit, as in /tmp, nobody can remove or rename what is another's.
+    forbidden = 0 if status.st_mode & stat.S_ISVTX else 0o022
     try:
-        sock.bind(str(path))
-    finally:
-        os.umask(previous)
-    try:
-        if gid >= 0:
-            os.chown(path, -1, gid)
-        path.chmod(mode)
-        sock.listen(_BACKLOG)
-    except OSError:
-        # Left with mode 0, it could not be told from a living daemon's by this user's next start.
-        path.unlink(missing_ok=True)
-        raise
+        check_owner_and_mode(status, folder, forbidden=forbidden, cure="go-w")
+    except ConfigError as error:
+        raise ConfigError(
+            "daemon.socket: others could put their own socket in the place of the daemon's; "
+            f"set daemon.socket to a path in another folder, or mend this one: {error.message}"
+        ) from None
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove the socket of a daemon that died. The state folder's lock is ours already, so whoever still
-    answers is a daemon of another state folder, and anything but a socket is not ours to remove."""
+@contextmanager
+def _temporary_name(path: Path) -> Iterator[Path]:
+    """A name beside ``path``, no longer than it, for one program at a time: whoever finds a socket there
+    knows that its maker is dead. Nothing is left of it at the end."""
+    last = "~" if not path.name.endswith("~") else "-"
+    temporary = path.with_name(path.name[:-1] + last)
+    lock = path.with_name(f".{temporary.name}.lock")
+    with ExitStack() as stack:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        stack.callback(os.close, fd)
+        if not _is_locked(fd, lock):
+            raise OSError(errno.EADDRINUSE, "another daemon is starting there")
+        stack.callback(lock.unlink)
+        if _is_socket(temporary):
+            temporary.unlink()
+        stack.callback(temporary.unlink, missing_ok=True)
+        yield temporary
+
+
+def _is_locked(fd: int, lock: Path) -> bool:
+    """Whether we hold the lock now."""
     try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise OSError(errno.EEXIST, "there is something else than a socket")
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its last holder may have removed it since it was opened; then it keeps nobody out.
+        return os.path.samestat(os.fstat(fd), lock.lstat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _is_socket(path: Path) -> bool:
+    """False if there is nothing; anything else is not ours to touch: raises ``OSError``."""
+    try:
+        mode = path.lstat().st_mode
     except FileNotFoundError:
+        return False
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, f"there is something else than a socket at {path.name}")
+    return True
+
+
+def _require_unanswered(path: Path) -> None:
+    """Refuse to take the place of a living daemon. The state folder's lock is ours already, so whoever
+    answers is a daemon of another state folder."""
+    if not _is_socket(path):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
             return
+        except PermissionError as error:
+            raise OSError(
+                error.errno, "its mode keeps us from asking who listens; if nobody does, remove it"
+            ) from error
     raise OSError(errno.EADDRINUSE, "another daemon answers there")
 
 
+def _bind(temporary: Path, path: Path, mode: int, gid: int) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        previous = os.umask(0o777)
+        try:
+            sock.bind(str(temporary))
+        finally:
+            os.umask(previous)
+        if gid >= 0:
+            os.chown(temporary, -1, gid)
+        temporary.chmod(mode)
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+        _files[sock] = _identity(temporary)
+        temporary.rename(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
+
+
 def close_listener(sock: socket.socket, path: Path) -> None:
-    """Remove the socket file, then stop listening: in this order nobody else's file can be removed.
+    """Remove the socket's file unless it is another's by now, then stop listening: in this order no
+    successor finds nobody answering and puts its file there just before the removal.
 
     May be called again; then it does nothing.
     """
     if sock.fileno() >= 0:
         with suppress(OSError):
-            path.unlink()
+            if _identity(path) == _files.get(sock):
+                path.unlink()
         sock.close()

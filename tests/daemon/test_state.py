@@ -1,5 +1,7 @@
 """One daemon to a state folder; a dead daemon's socket is replaced, and nothing else ever is."""
 
+import errno
+import fcntl
 import os
 import socket
 import stat
@@ -8,11 +10,29 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kpcache.daemon.state import close_listener, listen, locked_folder
 from kpcache.errors import ConfigError
+
+# Ends without a word after a step of listen().
+KILLED_AFTER = """
+import grp, os, pathlib, socket, sys
+from kpcache.daemon.state import listen
+
+step = sys.argv[1]
+owner = os if step == "chown" else pathlib.Path if step in ("chmod", "rename") else socket.socket
+original = getattr(owner, step)
+
+def last(*args):
+    original(*args)
+    os._exit(9)
+
+setattr(owner, step, last)
+listen(pathlib.Path(sys.argv[2]), 0o600, grp.getgrgid(os.getgid()).gr_name)
+"""
 
 
 @pytest.fixture
@@ -76,6 +96,55 @@ def test_a_lock_held_by_a_process_that_was_killed_is_free(tmp_path: Path) -> Non
         pass
 
 
+def test_an_error_of_the_daemon_itself_is_not_taken_for_a_lock_held_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(BlockingIOError), locked_folder(tmp_path):
+        raise BlockingIOError(errno.EAGAIN, "of the body")
+
+
+def test_a_file_system_without_locks_is_refused_with_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    cure = r"daemon\.state_dir: .* cannot be locked \(No locks available\); .* a folder on a local disk"
+    with pytest.raises(ConfigError, match=cure), locked_folder(tmp_path):
+        pass
+
+
+def test_a_folder_is_durable_before_anything_is_put_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    original = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
+        original(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder = tmp_path / "a" / "state"
+    with locked_folder(folder):
+        assert set(synced) == {tmp_path, tmp_path / "a"}
+    synced.clear()
+    with locked_folder(folder):  # whoever made it may have been killed before the sync
+        assert synced == [tmp_path / "a"]
+
+
+def test_a_folder_below_one_that_cannot_be_synced_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with locked_folder(tmp_path):
+        pass
+    with pytest.raises(ConfigError, match="Invalid argument"), locked_folder(tmp_path / "made"):
+        pass
+
+
 def test_a_lock_that_is_a_link_or_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "target").touch()
     (tmp_path / "lock").symlink_to(tmp_path / "target")
@@ -132,6 +201,108 @@ def test_a_dead_daemons_socket_is_replaced(tmp_path: Path, stack: ExitStack) -> 
     stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
 
 
+@pytest.mark.parametrize("step", ["bind", "chown", "chmod", "listen", "rename"])
+def test_a_kill_at_any_step_leaves_nothing_that_blocks_the_next_start(
+    tmp_path: Path, stack: ExitStack, step: str
+) -> None:
+    """Nor is there ever a file at the path on which nobody listens, with a mode that is not the one."""
+    path = tmp_path / "s"
+    done = subprocess.run([sys.executable, "-c", KILLED_AFTER, step, str(path)], check=False)
+    assert done.returncode == 9
+    assert path.exists() == (step == "rename")
+    listening(stack, path)
+    assert mode_of(path) == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["s"]
+
+
+def test_of_two_that_start_at_once_the_second_touches_nothing(
+    tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, told = tmp_path / "s", []
+    original = Path.chmod
+
+    def chmod(file: Path, mode: int) -> None:
+        monkeypatch.setattr(Path, "chmod", original)
+        told.append(refusal(path))  # the other one, while the first has bound and does not listen yet
+        original(file, mode)
+
+    monkeypatch.setattr(Path, "chmod", chmod)
+    listening(stack, path)
+    assert "another daemon is starting there" in told[0]
+    stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+    assert [each.name for each in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_lock_that_its_holder_has_just_removed_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = fcntl.flock
+
+    def flock(fd: int, operation: int) -> None:
+        original(fd, operation)
+        Path(os.readlink(f"/proc/self/fd/{fd}")).unlink()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert "another daemon is starting there" in refusal(tmp_path / "s")
+
+
+def test_a_socket_that_cannot_be_asked_is_left_and_the_cure_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made up, since root may connect to everything."""
+    path = tmp_path / "s"
+    listen(path, 0o600, "").close()
+
+    def connect(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    assert "if nobody does, remove it" in refusal(path)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
+def test_a_folder_in_which_others_could_replace_the_socket_is_refused(
+    tmp_path: Path, stack: ExitStack, mode: int
+) -> None:
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    folder.chmod(mode)
+    cure = refusal(folder / "s").partition("run: ")[2]
+    assert list(folder.iterdir()) == []
+    subprocess.run(["/bin/sh", "-c", cure], check=True)
+    listening(stack, folder / "s")
+
+
+def test_a_folder_like_tmp_is_accepted(tmp_path: Path, stack: ExitStack) -> None:
+    tmp_path.chmod(0o1777)
+    listening(stack, tmp_path / "s")
+
+
+@pytest.mark.parametrize("sticky", [0, stat.S_ISVTX])
+def test_a_folder_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sticky: int
+) -> None:
+    """Its owner may replace what is in it, sticky or not."""
+    tmp_path.chmod(0o755 | sticky)
+    monkeypatch.setattr(os, "geteuid", lambda: 4243)
+    original = Path.stat
+
+    def owned(path: Path, **options: bool) -> os.stat_result:
+        fields: list[Any] = list(original(path, **options))
+        fields[stat.ST_UID] = 4242
+        return os.stat_result(fields)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", owned)
+        assert "owned by uid 4242, neither ours (4243) nor root" in refusal(tmp_path / "s")
+
+
+def test_a_path_of_107_bytes_is_not_too_long(tmp_path: Path, stack: ExitStack) -> None:
+    """The temporary name must not need more than the name that the settings allow."""
+    listening(stack, tmp_path / ("x" * (107 - len(str(tmp_path)) - 1)))
+
+
 def test_a_living_daemons_socket_is_not(tmp_path: Path, stack: ExitStack) -> None:
     path = tmp_path / "s"
     listening(stack, path)
@@ -184,6 +355,16 @@ def test_closing_removes_the_file_once_and_never_anothers(tmp_path: Path, stack:
     mine = listening(stack, path)
     close_listener(mine, path)
     assert not path.exists()
-    listening(stack, path)  # a successor's
+    close_listener(mine, path)
+    listening(stack, path)
     close_listener(mine, path)
     assert path.exists()
+
+
+def test_closing_leaves_a_file_that_took_the_place_of_ours(tmp_path: Path, stack: ExitStack) -> None:
+    path = tmp_path / "s"
+    mine = listening(stack, path)
+    path.unlink()  # somebody tidied up, and started another
+    listening(stack, path)
+    close_listener(mine, path)
+    stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
