@@ -31,6 +31,11 @@ from kpcache.keyring import Key, Keyring, require_usable
 # As AWS KMS words it (recorded answers).
 _DRY_RUN_MESSAGE: Final = "The request would have succeeded, but the DryRun option is set."
 
+_PING: Final = "kpcache.Ping"
+_STATUS: Final = "kpcache.Status"
+# Not KMS's, and answered while the daemon drains too: this is how one sees that it does.
+_OWN_METHODS: Final = frozenset({_PING, _STATUS})
+
 
 @dataclass(slots=True)
 class PairOrder:
@@ -67,31 +72,31 @@ class Dispatcher:
             "GenerateDataKeyPairWithoutPlaintext": self._generate,
             "Decrypt": self._decrypt,
             "DescribeKey": self._describe_key,
-            "kpcache.Ping": self._ping,
-            "kpcache.Status": lambda request: _without_input(request) or status(),
+            _PING: self._ping,
+            _STATUS: lambda request: _without_input(request) or status(),
         }
 
     def begin(self, request: Request) -> dict[str, Any] | PairOrder:
-        """The result, or for a pair the checked order to be passed to ``fill``. Raises ``KpcacheError``."""
+        """The result, or for a pair the checked order, to be passed to ``take``. Raises ``KpcacheError``."""
         method = self._methods.get(request.method)
         if method is None:
             raise UnsupportedOperationException(
                 f"There is no method '{contract.shown(request.method)}'; "
                 f"the methods are {', '.join(self._methods)}"
             )
-        if self._gate.draining:
+        if self._gate.draining and request.method not in _OWN_METHODS:
             raise ThrottlingException(
                 "the daemon is stopping; connect again", reason="draining", retry_after_s=1.0
             )
         return method(request)
 
     def take(self, order: PairOrder) -> Pair | None:
-        """A ready pair for the order, if there is one; it must go to ``build``."""
+        """A ready pair for the order, which must go to ``build``; None: ``join_queue``."""
         return self._stock.take_nowait(order.spec)
 
-    def join_queue(self, order: PairOrder) -> Waiter:
-        """A place in the queue for the order's pair. Raises ``ThrottlingException`` at once if hopeless."""
-        return self._stock.join_queue(order.spec, order.wait_s)
+    def join_queue(self, order: PairOrder, uid: int) -> Waiter:
+        """This user's place in the queue for a pair. Raises ``ThrottlingException`` at once if hopeless."""
+        return self._stock.join_queue(order.spec, order.wait_s, uid)
 
     async def wait(self, waiter: Waiter) -> Pair:
         """The pair at the queue's end; it must go to ``build``. Raises ``KpcacheError``."""

@@ -168,7 +168,7 @@ class Daemon:
         """Fail closed: a duplicate means that the random source cannot be trusted, for any spec."""
         self._gate.issuing = False
         self._floor.stop()
-        self._stock.dismiss_queues(not_issuing())
+        self._stock.dismiss_queues(not_issuing)
         log.critical(
             "ALARM: a fresh %s pair shares a prime or a public key with an earlier one. Two sound pairs "
             "never do: the random source of this machine is broken. No pair is given out any more. Find the "

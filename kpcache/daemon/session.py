@@ -141,7 +141,7 @@ class Session:
             pair = self._dispatcher.take(work)
             if pair is None:
                 # The place in the queue is taken here: tasks may start in any order.
-                waiter = self._dispatcher.join_queue(work)
+                waiter = self._dispatcher.join_queue(work, self.uid)
                 self._nursery.start_soon(self._wait_and_answer, request, work, waiter)
                 return b"", ""
             return self._fulfil(request, work, pair), work.spec

@@ -4,7 +4,7 @@ Everything here is synchronous but ``wait``: between taking a pair out of a read
 is no checkpoint at which a cancellation could come between. Pairs leave a ready set in ``_take`` only.
 """
 
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -18,7 +18,8 @@ from kpcache.errors import KpcacheError, ThrottlingException
 # The daemon holds few private keys itself, yet enough to answer while a draw (about a millisecond, ten
 # under load) is under way.
 MAX_READY = 64
-# What one pool lets wait at once; beyond it a caller is told at once. Bounds memory, not a promise.
+# What one pool lets wait at once; beyond it a caller is told at once. Bounds memory, not a promise. Half of
+# it is the most that one user can have: nobody can fill the queue against the others.
 MAX_WAITING = 4096
 # Pairs that a shard holds are not a dry pool: a caller who will not wait for one to be made still waits
 # this long for a draw.
@@ -30,6 +31,7 @@ class Waiter:
     """A request in the queue until ``deadline`` (trio's clock); ``pair`` or ``refusal`` ends its wait."""
 
     spec: str
+    uid: int
     deadline: float
     woken: trio.Event = field(default_factory=trio.Event)
     pair: Pair | None = None
@@ -48,7 +50,9 @@ class Pool:
     ready: deque[Pair] = field(default_factory=deque)
     held: dict[int, int] = field(default_factory=dict)
     drawing: dict[int, int] = field(default_factory=dict)
-    waiters: deque[Waiter] = field(default_factory=deque)
+    # The queue. Not a plain dict: that steps over the holes left in front, so each next pop would cost more.
+    waiters: OrderedDict[Waiter, None] = field(default_factory=OrderedDict)
+    waiting: Counter[int] = field(default_factory=Counter)  # places in the queue, by user
 
     @property
     def ready_target(self) -> int:
@@ -58,6 +62,24 @@ class Pool:
     def is_dry(self) -> bool:
         """No pair at hand for one more request: what is ready or held is promised to those who wait."""
         return len(self.ready) + sum(self.held.values()) <= len(self.waiters)
+
+    def enqueue(self, waiter: Waiter) -> None:
+        self.waiters[waiter] = None
+        self.waiting[waiter.uid] += 1
+
+    def next_waiter(self) -> Waiter:
+        """Take who has waited longest out of the queue."""
+        waiter = next(iter(self.waiters))
+        self.leave(waiter)
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """Take ``waiter`` out of the queue, if it is still there."""
+        if waiter in self.waiters:
+            del self.waiters[waiter]
+            self.waiting[waiter.uid] -= 1
+            if not self.waiting[waiter.uid]:
+                del self.waiting[waiter.uid]
 
 
 class Stock:
@@ -86,7 +108,7 @@ class Stock:
         self._needs_plan()
         return pair
 
-    def join_queue(self, spec: str, wait_s: float) -> Waiter:
+    def join_queue(self, spec: str, wait_s: float, uid: int) -> Waiter:
         """A place in the queue for a pair, in the order of these calls; it must be passed to ``wait``.
 
         ``wait_s`` is how long to wait for a pair to be made; one that a shard holds is waited for anyway.
@@ -98,13 +120,11 @@ class Stock:
         if dry and wait_s <= 0:
             raise _dry_error(spec)
         if len(pool.waiters) >= MAX_WAITING:
-            raise ThrottlingException(
-                f"{len(pool.waiters)} requests already wait for {spec}",
-                reason="overloaded",
-                retry_after_s=1.0,
-            )
-        waiter = Waiter(spec, trio.current_time() + (wait_s if dry else max(wait_s, DRAW_GRACE_S)))
-        pool.waiters.append(waiter)
+            raise _overloaded(f"{len(pool.waiters)} requests already wait for {spec}")
+        if pool.waiting[uid] >= MAX_WAITING // 2:
+            raise _overloaded(f"{pool.waiting[uid]} requests of this user already wait for {spec}")
+        waiter = Waiter(spec, uid, trio.current_time() + (wait_s if dry else max(wait_s, DRAW_GRACE_S)))
+        pool.enqueue(waiter)
         self._serve_waiters(pool)
         self._draw_ahead(pool)
         return waiter
@@ -114,7 +134,7 @@ class Stock:
 
         Raises ``ThrottlingException`` (``pool_dry``) when its time is over, or what ``dismiss_queues`` says.
         """
-        waiters = self.pools[waiter.spec].waiters
+        pool = self.pools[waiter.spec]
         try:
             with trio.move_on_at(waiter.deadline):
                 await waiter.woken.wait()
@@ -122,21 +142,23 @@ class Stock:
             # The caller is gone. A pair handed over between its cancellation and this line is burnt.
             if waiter.pair is not None:
                 self.burn(waiter.spec, "client_gone")
-            elif waiter in waiters:
-                waiters.remove(waiter)
+            else:
+                pool.leave(waiter)
             raise
         if waiter.pair is None:
-            if waiter in waiters:
-                waiters.remove(waiter)
+            pool.leave(waiter)
             raise waiter.refusal or _dry_error(waiter.spec)
         return waiter.pair
 
-    def dismiss_queues(self, refusal: KpcacheError) -> None:
-        """Have all who wait be refused now: no pair will be given out for them."""
+    def dismiss_queues(self, refusal: Callable[[], KpcacheError]) -> None:
+        """Have all who wait be refused now: no pair will be given out for them.
+
+        Each gets a refusal of its own: an exception that many tasks raise collects a traceback from each.
+        """
         for pool in self.pools.values():
             while pool.waiters:
-                waiter = pool.waiters.popleft()
-                waiter.refusal = refusal
+                waiter = pool.next_waiter()
+                waiter.refusal = refusal()
                 waiter.woken.set()
 
     def _take(self, pool: Pool) -> Pair:
@@ -202,7 +224,7 @@ class Stock:
 
     def _serve_waiters(self, pool: Pool) -> None:
         while pool.ready and pool.waiters:
-            waiter = pool.waiters.popleft()
+            waiter = pool.next_waiter()
             waiter.pair = self._take(pool)
             waiter.woken.set()
 
@@ -224,3 +246,7 @@ def _dry_error(spec: str) -> ThrottlingException:
         reason="pool_dry",
         retry_after_s=1.0,
     )
+
+
+def _overloaded(message: str) -> ThrottlingException:
+    return ThrottlingException(message, reason="overloaded", retry_after_s=1.0)

@@ -15,12 +15,13 @@ from kpcache.errors import KpcacheError, ThrottlingException
 from tests.fakes import SPEC, FakeShards, book_is_balanced, fake_pair, mock_clock
 
 RSA = "RSA_2048"
+UID = 1000
 
 
 async def outcome(shards: FakeShards, wait_s: float, results: list[object]) -> None:
     """Wait for a pair and note what came, in order of coming."""
     try:
-        results.append(await shards.stock.wait(shards.stock.join_queue(SPEC, wait_s)))
+        results.append(await shards.stock.wait(shards.stock.join_queue(SPEC, wait_s, UID)))
     except ThrottlingException as error:
         results.append((error.reason, trio.current_time()))
 
@@ -99,7 +100,7 @@ async def test_waiters_are_served_in_the_order_of_asking() -> None:
     got: list[tuple[int, Pair]] = []
 
     async def client(number: int) -> None:
-        got.append((number, await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0))))
+        got.append((number, await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0, UID))))
 
     async with trio.open_nursery() as nursery:
         for number in range(4):
@@ -120,7 +121,7 @@ async def test_waiters_are_served_in_the_order_of_asking() -> None:
 async def test_the_order_of_asking_is_that_of_the_calls_not_of_the_tasks() -> None:
     """Tasks started in one turn run in any order; places in the queue are taken before."""
     shards = FakeShards()
-    places = [shards.stock.join_queue(SPEC, 5.0) for _ in range(20)]
+    places = [shards.stock.join_queue(SPEC, 5.0, UID) for _ in range(20)]
     shards.hold(20)
     sent = shards.deliver()
     got: dict[int, Pair] = {}
@@ -142,7 +143,7 @@ async def test_those_who_wait_in_vain_are_told_at_once() -> None:
 
     async def client() -> None:
         try:
-            await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0))
+            await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0, UID))
         except KpcacheError as error:
             refused.append(error)
 
@@ -151,9 +152,10 @@ async def test_those_who_wait_in_vain_are_told_at_once() -> None:
         nursery.start_soon(client)
         await trio.testing.wait_all_tasks_blocked()
         start = trio.current_time()
-        shards.stock.dismiss_queues(not_issuing())
+        shards.stock.dismiss_queues(not_issuing)
     assert trio.current_time() == start
     assert [error.reason for error in refused] == ["not_issuing"] * 2
+    assert refused[0] is not refused[1]  # raised twice, it would hold on to both tasks' frames
     assert not shards.stock.pools[SPEC].waiters
 
 
@@ -165,7 +167,7 @@ async def test_a_pair_made_ready_between_the_first_look_and_the_wait_is_taken() 
     assert shards.stock.take_nowait(SPEC) is None
     sent = shards.deliver()
     with trio.fail_after(0.5):
-        assert await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0)) is sent[0]
+        assert await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, UID)) is sent[0]
     assert shards.stock.pools[SPEC].book.dry == 0
 
 
@@ -173,7 +175,7 @@ async def test_a_pair_made_ready_between_the_first_look_and_the_wait_is_taken() 
 async def test_on_a_dry_pool_wait_0_is_refused_at_once_and_counted() -> None:
     shards = FakeShards()
     with pytest.raises(ThrottlingException) as caught, trio.fail_after(0):
-        await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0))
+        await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, UID))
     assert (caught.value.reason, caught.value.retry_after_s) == ("pool_dry", 1.0)
     assert shards.stock.pools[SPEC].book.dry == 1
     assert not shards.stock.pools[SPEC].waiters
@@ -189,7 +191,7 @@ async def test_held_pairs_are_no_dry_pool_even_for_wait_0() -> None:
         await trio.testing.wait_all_tasks_blocked()
         # The one that is held is promised to the first: for a second there is none.
         with pytest.raises(ThrottlingException):
-            await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0))
+            await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, UID))
         await trio.sleep(DRAW_GRACE_S / 2)
         sent = shards.deliver()
     assert results == sent
@@ -220,18 +222,58 @@ async def test_a_draw_that_never_comes_is_waited_for_no_longer_than_its_grace() 
 
 @mock_clock
 async def test_beyond_so_many_waiters_a_caller_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stock_module, "MAX_WAITING", 2)
+    monkeypatch.setattr(stock_module, "MAX_WAITING", 4)
     shards = FakeShards()
-    results: list[object] = []
+    for uid in (1, 2, 1, 2):
+        shards.stock.join_queue(SPEC, 5.0, uid)
+    with pytest.raises(ThrottlingException) as caught:
+        shards.stock.join_queue(SPEC, 5.0, 3)
+    assert (caught.value.reason, caught.value.retry_after_s) == ("overloaded", 1.0)
+    assert len(shards.stock.pools[SPEC].waiters) == 4
+
+
+@mock_clock
+async def test_one_user_takes_no_more_than_half_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stock_module, "MAX_WAITING", 4)
+    shards = FakeShards()
+    pool = shards.stock.pools[SPEC]
+    places = [shards.stock.join_queue(SPEC, 5.0, 1) for _ in range(2)]
+    with pytest.raises(ThrottlingException) as caught:
+        shards.stock.join_queue(SPEC, 5.0, 1)
+    assert (caught.value.reason, caught.value.retry_after_s) == ("overloaded", 1.0)
+    assert "of this user" in caught.value.message
+    shards.stock.join_queue(SPEC, 5.0, 2)  # there is room for others
+    shards.fill(1)  # a place that leads to a pair is free again
+    assert await shards.stock.wait(places[0])
+    with trio.move_on_after(1.0):  # and so is one whose client leaves
+        await shards.stock.wait(places[1])
+    assert pool.waiting == {2: 1}
+    for _ in range(2):
+        shards.stock.join_queue(SPEC, 5.0, 1)
+
+
+@mock_clock
+async def test_a_place_in_a_long_queue_is_left_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many places as may be there are left by one connection that ends: in one turn of the loop."""
+    compared = 0
+
+    class Watched(stock_module.Waiter):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return self is other
+
+        __hash__ = object.__hash__
+
+    monkeypatch.setattr(stock_module, "Waiter", Watched)
+    shards = FakeShards()
     async with trio.open_nursery() as nursery:
-        for _ in range(2):
-            nursery.start_soon(outcome, shards, 5.0, results)
+        for _ in range(300):
+            nursery.start_soon(shards.stock.wait, shards.stock.join_queue(SPEC, 5.0, UID))
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(ThrottlingException) as caught:
-            await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0))
-        assert caught.value.reason == "overloaded"
         nursery.cancel_scope.cancel()
     assert not shards.stock.pools[SPEC].waiters
+    assert compared < 300
 
 
 # --- cancelled at the moment of hand-over
