@@ -2,7 +2,7 @@
 
 import argparse
 
-from kpcache.cli.output import complain
+from kpcache.cli.output import complain, to_stdout
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,8 @@ def run(args: argparse.Namespace) -> int:
     from kpcache.core.config import to_mapping
 
     config = load_file(args.file, socket=args.socket)
-    print(tomli_w.dumps(to_mapping(config)), end="")
+    with to_stdout():
+        print(tomli_w.dumps(to_mapping(config)), end="")
     if config.metrics.listen:
         complain("metrics.listen is checked, but this version serves no metrics over HTTP yet")
     return 0

@@ -8,7 +8,7 @@ import base64
 import json
 import sys
 
-from kpcache.cli.output import UsageError, add_context_argument, context_members, write_bytes
+from kpcache.cli.output import UsageError, add_context_argument, context_members, to_stdout
 from kpcache.client import Client
 
 # Several times the largest answer in JSON (RSA_4096: 12 kB).
@@ -27,7 +27,9 @@ def run(args: argparse.Namespace) -> int:
     context = context_members(args.context)
     blob = blob_in(_read(args.file), args.file)
     with Client(args.socket) as client:
-        write_bytes(client.decrypt(CiphertextBlob=blob, **context)["Plaintext"])
+        private = client.decrypt(CiphertextBlob=blob, **context)["Plaintext"]
+    with to_stdout():
+        sys.stdout.buffer.write(private)
     return 0
 
 

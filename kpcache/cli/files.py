@@ -4,8 +4,7 @@ import os
 from typing import Any
 
 from kpcache.cli.formats import render
-from kpcache.cli.output import UsageError, as_json
-from kpcache.errors import KpcacheError
+from kpcache.cli.output import OutputError, UsageError, as_json, to_stdout
 
 _BLOB_SUFFIX = ".blob"
 
@@ -36,10 +35,11 @@ class PairFiles:
         except OSError as error:
             for path in written:
                 os.unlink(path)
-            raise KpcacheError(
+            raise OutputError(
                 f"{error.filename or self._folder}: {error.strerror}; this pair is lost"
             ) from error
-        print("\n".join(written), flush=True)
+        with to_stdout("; the pair is not lost: its files are written"):
+            print("\n".join(written))
 
     def _contents(self, answer: dict[str, Any]) -> list[tuple[str, bytes]]:
         if self._form == "json":

@@ -15,12 +15,13 @@ from kpcache.cli.output import (
     complain,
     context_members,
     positive_seconds,
-    write_bytes,
+    to_stdout,
 )
 from kpcache.client import Client
 from kpcache.core.specs import SPECS
 
 _FORMATS = ("json", "pem", "der", "openssh", "jwk")
+_LOST = "; this pair is lost: no pair is given out twice"
 Answer = dict[str, Any]
 
 
@@ -82,11 +83,13 @@ def _form(args: argparse.Namespace) -> str:
 
 
 def _json(answer: Answer, _number: int) -> None:
-    print(as_json(answer))
+    with to_stdout(_LOST):
+        print(as_json(answer))
 
 
 def _json_lines(answer: Answer, _number: int) -> None:
-    print(as_json(answer, one_line=True), flush=True)
+    with to_stdout(_LOST):
+        print(as_json(answer, one_line=True))
 
 
 def _keys_for(form: str) -> Callable[[Answer, int], None]:
@@ -94,9 +97,10 @@ def _keys_for(form: str) -> Callable[[Answer, int], None]:
         from kpcache.cli.formats import render
 
         pair = render(form, answer.get("PrivateKeyPlaintext"), answer["PublicKey"])
-        write_bytes(pair.public if pair.private is None else pair.private)
-        if form == "pem" and pair.private is not None:
-            # Two blocks in one stream are usual in PEM: a reader takes the one it looks for.
-            write_bytes(pair.public)
+        with to_stdout(_LOST):
+            sys.stdout.buffer.write(pair.public if pair.private is None else pair.private)
+            if form == "pem" and pair.private is not None:
+                # Two blocks in one stream are usual in PEM: a reader takes the one it looks for.
+                sys.stdout.buffer.write(pair.public)
 
     return put_out

@@ -1,6 +1,7 @@
 """Arguments in, an exit code out: 0 done, 1 refused, 2 wrong usage or settings, 3 no daemon, 4 try again."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -41,10 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. argparse ends the process itself (2) when the arguments are wrong."""
+    if sys.stdout is None:  # closed, as by >&-: no socket of ours may be opened in its place
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)
-        sys.stdout.flush()
     except UsageError as error:
         complain(str(error))
         return 2

@@ -2,10 +2,11 @@
 
 import argparse
 import base64
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kpcache.core.text import printable
@@ -19,6 +20,10 @@ class UsageError(Exception):
     """The command was used wrongly: exit code 2."""
 
 
+class OutputError(KpcacheError):
+    """What a command had to put out cannot be written; the message says where, why, and what is lost."""
+
+
 def as_line(text: str) -> str:
     """A line for people: bears our name, and nothing in it acts on a terminal."""
     return f"kpcache: {printable(text, MAX_LINE_CHARACTERS)}"
@@ -26,12 +31,13 @@ def as_line(text: str) -> str:
 
 def complain(text: str) -> None:
     """One line on stderr."""
-    print(as_line(text), file=sys.stderr)
+    with contextlib.suppress(OSError):  # with stderr gone too, the exit code is all that is left to say
+        print(as_line(text), file=sys.stderr)
 
 
 def in_words(error: KpcacheError) -> str:
     """Code, reason and message. Where KMS sends no message, the class says what the code means."""
-    if error.exit_code in (2, 3):
+    if error.exit_code in (2, 3) or isinstance(error, OutputError):
         return error.message
     reason = f" ({error.reason})" if error.reason else ""
     message = error.message or (type(error).__doc__ or "")
@@ -51,10 +57,21 @@ def _base64(value: object) -> str:
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 
-def write_bytes(data: bytes) -> None:
-    """To stdout, at once."""
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+@contextlib.contextmanager
+def to_stdout(consequence: str = "") -> Iterator[None]:
+    """Around everything that is written to stdout; at the end all of it has been handed on.
+
+    Raises ``OutputError``, with ``consequence`` in its message, when that fails; ``BrokenPipeError``
+    passes: a reader that has seen enough is usual.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_stdout()
+        raise OutputError(f"stdout: {error.strerror or error}{consequence}") from error
 
 
 def add_context_argument(parser: argparse.ArgumentParser) -> None:
@@ -92,5 +109,5 @@ def positive_seconds(text: str) -> float:
 
 
 def drop_stdout() -> None:
-    """The reader of our output is gone: let the interpreter's last flush go nowhere instead of failing."""
+    """Let the interpreter's last flush go nowhere, instead of failing as our own did."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,7 +5,7 @@ import contextlib
 import sys
 import time
 
-from kpcache.cli.output import as_json
+from kpcache.cli.output import as_json, to_stdout
 from kpcache.client import Client
 
 _WATCH_INTERVAL_S = 1.0
@@ -34,11 +34,13 @@ def run(args: argparse.Namespace) -> int:
 def _show(client: Client, in_json: bool, *, one_line: bool = False) -> None:
     status = client.status()
     if in_json:
-        print(as_json(status, one_line=one_line), flush=True)
+        with to_stdout():
+            print(as_json(status, one_line=one_line))
         return
     from kpcache.cli.tables import console_for, status_view
 
-    console_for(sys.stdout).print(status_view(status, client.socket_path))
+    with to_stdout():
+        console_for(sys.stdout).print(status_view(status, client.socket_path))
 
 
 def _watch_live(client: Client) -> None:
@@ -46,7 +48,7 @@ def _watch_live(client: Client) -> None:
 
     from kpcache.cli.tables import console_for, status_view
 
-    with Live(console=console_for(sys.stdout), auto_refresh=False, screen=False) as live:
+    with to_stdout(), Live(console=console_for(sys.stdout), auto_refresh=False, screen=False) as live:
         while True:
             live.update(status_view(client.status(), client.socket_path), refresh=True)
             time.sleep(_WATCH_INTERVAL_S)

@@ -30,6 +30,15 @@ def kpcache(server: FakeServer | None, *args: str, stdin: bytes = b"") -> Done:
     return subprocess.run(command, input=stdin, capture_output=True, env=environ, timeout=60, check=False)
 
 
+def to_full_disk(server: FakeServer, *args: str) -> Done:
+    command = [sys.executable, "-m", "kpcache", *args]
+    environ = {**os.environ, "KPCACHE_SOCKET": str(server.path)}
+    with open("/dev/full", "wb") as full:
+        return subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env=environ, timeout=60, check=False
+        )
+
+
 def tool(*command: str) -> bytes:
     """Run openssl or ssh-keygen; a machine without them cannot run these tests, and says so."""
     done = subprocess.run(command, capture_output=True, timeout=60, check=False)
@@ -289,6 +298,52 @@ def test_a_reader_that_leaves_is_no_traceback(server: FakeServer) -> None:
     done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60, check=True)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("args", "lost"),
+    [
+        (["get", "ECC_NIST_P256"], True),
+        (["get", "ECC_NIST_P256", "--count", "2"], True),
+        (["get", "ECC_NIST_P256", "--format", "pem"], True),
+        (["get", "ECC_NIST_P256", "--format", "der", "--without-plaintext"], True),
+        (["decrypt", "BLOB"], False),
+        (["status"], False),
+        (["status", "--json"], False),
+        (["status", "--json", "--watch"], False),
+        (["check-config", "/dev/null"], False),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_full_disk_is_told_in_a_line_with_what_it_costs(
+    server: FakeServer, tmp_path: Path, args: list[str], lost: bool
+) -> None:
+    blob = tmp_path / "answer.json"
+    blob.write_bytes(kpcache(server, "get", "ECC_NIST_P256").stdout)
+    asked = len(server.requests)
+    done = to_full_disk(server, *[str(blob) if arg == "BLOB" else arg for arg in args])
+    reason = b"No space left on device" + (
+        b"; this pair is lost: no pair is given out twice" if lost else b""
+    )
+    assert (done.returncode, done.stderr) == (1, b"kpcache: stdout: " + reason + b"\n")
+    assert sum(method.startswith("Generate") for method, _ in server.requests[asked:]) == lost
+
+
+def test_files_are_kept_when_their_names_cannot_be_told(server: FakeServer, tmp_path: Path) -> None:
+    done = to_full_disk(server, "get", "ECC_NIST_P256", "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert b"the pair is not lost: its files are written" in done.stderr
+    assert json.loads((tmp_path / "out" / "ecc_nist_p256.json").read_bytes())["KeyId"] == KEY_ARN
+
+
+def test_with_nothing_to_write_to_it_ends_quietly(server: FakeServer) -> None:
+    """Both streams full, or closed: the exit code is all that is left to say."""
+    command = f"{sys.executable} -m kpcache status --socket {server.path}"
+    for streams, code in ((">/dev/full 2>/dev/full", 1), (">&-", 0)):
+        done = subprocess.run(
+            ["sh", "-c", f"{command} {streams}"], capture_output=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (code, b"")
 
 
 def test_quick_commands_do_not_import_what_they_do_not_need() -> None:
