@@ -106,7 +106,7 @@ class Daemon:
         self._status = StatusMaker(self._stock, self._supervisor, self._gate, default_key)
         self._dispatcher = Dispatcher(self._stock, keyring, self._limits, self._gate, self._status.status)
         self._server = Server(self._dispatcher, self._stock, self._limits)
-        self._status.count_connections(lambda: self._server.connections)
+        self._status.watch_clients(lambda: self._server.connections, self._server.clients)
 
     async def live(self) -> None:
         """Start the workers, serve until told to stop, drain, stop."""

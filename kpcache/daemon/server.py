@@ -1,9 +1,9 @@
 """Accepts connections within their caps, and keeps the sessions that are open."""
 
 import errno
+import math
 import socket
 import struct
-from collections import Counter
 
 import trio
 
@@ -12,11 +12,16 @@ from kpcache.daemon.dispatcher import Dispatcher
 from kpcache.daemon.notices import log
 from kpcache.daemon.session import Session
 from kpcache.daemon.stock import Stock
+from kpcache.daemon.user import User
 
 # Connections accepted in one go before others get their turn.
 _ACCEPTS_PER_TURN = 32
+# As many of these does one cost at a cap, where room must be found and another connection cut.
+_COST_AT_A_CAP = 8
 # Out of file descriptors or memory: pause instead of spinning on a listener that stays readable.
 _ACCEPT_PAUSE_S = 0.1
+# While that lasts, which can be long, the log gets a line this often.
+_SHORTAGE_LOG_INTERVAL_S = 60.0
 _PEERCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 
 
@@ -27,32 +32,50 @@ class Server:
         self._dispatcher = dispatcher
         self._stock = stock
         self._limits = limits
-        self._sessions: dict[Session, None] = {}  # oldest first
-        self._per_uid: Counter[int] = Counter()
+        self._sessions: dict[Session, None] = {}
+        self._users: dict[int, User] = {}  # those who have a connection
         self._idle = trio.Event()
-        self.cut = 0  # connections closed to make room
+        self._cut = 0  # connections closed to make room
+        self._shortage_logged = -math.inf
+        self._shortages_unlogged = 0
 
     @property
     def connections(self) -> int:
         return len(self._sessions)
 
+    def clients(self) -> dict[str, int]:
+        """What clients did that an operator may want to know of, as counts since the start."""
+        return {"cut": self._cut, "notifications": self._dispatcher.notifications}
+
     async def serve(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         """Accept on a non-blocking listening socket until cancelled; sessions run in ``nursery``."""
         while True:
             await trio.lowlevel.wait_readable(listener)
-            for _ in range(_ACCEPTS_PER_TURN):
+            spent = 0
+            while spent < _ACCEPTS_PER_TURN:
                 try:
                     sock, _ = listener.accept()
                 except BlockingIOError:
                     break
                 except OSError as error:
                     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                        log.warning("cannot accept a connection: %s; raise LimitNOFILE", error.strerror)
+                        self._log_shortage(error)
                         self._make_room(self._heaviest_user())
                         await trio.sleep(_ACCEPT_PAUSE_S)
                     break  # else the client left before it was accepted
-                self._admit(sock, nursery)
+                spent += self._admit(sock, nursery)
             await trio.lowlevel.checkpoint()
+
+    def _log_shortage(self, error: OSError) -> None:
+        now = trio.current_time()
+        if now - self._shortage_logged < _SHORTAGE_LOG_INTERVAL_S:
+            self._shortages_unlogged += 1
+            return
+        before = (
+            f" ({self._shortages_unlogged} times more since last logged)" if self._shortages_unlogged else ""
+        )
+        log.warning("cannot accept a connection: %s; raise LimitNOFILE%s", error.strerror, before)
+        self._shortage_logged, self._shortages_unlogged = now, 0
 
     async def wait_no_answers_owed(self) -> None:
         """Until no session has a request in flight or an answer under way."""
@@ -61,12 +84,8 @@ class Server:
             with trio.move_on_after(0.02):
                 await self._idle.wait()
 
-    def cut_all(self) -> None:
-        """Close every connection; pairs in unfinished answers are burnt."""
-        for session in self._sessions:
-            session.scope.cancel()
-
-    def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+    def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> int:
+        """Keep the connection if there is room or can be made. Returns how much of a turn that took."""
         try:
             sock.setblocking(False)
             _, uid, _ = _PEERCRED.unpack(
@@ -74,29 +93,38 @@ class Server:
             )
         except OSError:
             sock.close()
-            return
-        if not self._has_room(uid):
+            return 1
+        user = self._users.get(uid) or User(uid)
+        is_at_a_cap = self._is_at_a_cap(user)
+        if is_at_a_cap and not self._has_made_room_for(user):
             sock.close()
-            return
-        session = Session(sock, uid, self._dispatcher, self._stock, self._limits)
+            return _COST_AT_A_CAP
+        session = Session(sock, user, self._dispatcher, self._stock, self._limits)
         self._sessions[session] = None
-        self._per_uid[uid] += 1
+        self._users[uid] = user
+        user.add(session)
         nursery.start_soon(self._run, session)
+        return _COST_AT_A_CAP if is_at_a_cap else 1
 
-    def _has_room(self, uid: int) -> bool:
-        """Whether one more connection of this user may be kept; at a cap, an older one is cut for it.
+    def _is_at_a_cap(self, user: User) -> bool:
+        limits = self._limits
+        return (
+            user.connections >= limits.max_connections_per_uid
+            or len(self._sessions) >= limits.max_connections
+        )
+
+    def _has_made_room_for(self, user: User) -> bool:
+        """At a cap: whether an older connection could be cut for a new one of this user.
 
         At the cap of all it is one of the user who has the most, or the newcomer's own: nobody can push
         out another user's connections by opening many, or by keeping all of them busy.
         """
-        if self._per_uid[uid] >= self._limits.max_connections_per_uid:
-            return self._make_room(uid)
-        if len(self._sessions) >= self._limits.max_connections:
-            return self._make_room(self._heaviest_user()) or self._make_room(uid)
-        return True
+        if user.connections >= self._limits.max_connections_per_uid:
+            return self._make_room(user)
+        return self._make_room(self._heaviest_user()) or self._make_room(user)
 
-    def _heaviest_user(self) -> int:
-        return max(self._per_uid, key=self._per_uid.__getitem__, default=0)
+    def _heaviest_user(self) -> User | None:
+        return max(self._users.values(), key=lambda user: user.connections, default=None)
 
     async def _run(self, session: Session) -> None:
         try:
@@ -107,21 +135,17 @@ class Server:
     def _forget(self, session: Session) -> None:
         if session in self._sessions:
             del self._sessions[session]
-            self._per_uid[session.uid] -= 1
-            if not self._per_uid[session.uid]:
-                del self._per_uid[session.uid]
+            session.user.remove(session)
+            if not session.user.connections:
+                del self._users[session.user.uid]
         self._idle.set()
 
-    def _make_room(self, uid: int) -> bool:
-        """Cut the oldest incomplete connection of this user, else the longest idle one."""
-        sessions = [session for session in self._sessions if session.uid == uid]
-        victim = next((session for session in sessions if session.is_incomplete), None)
-        if victim is None:
-            quiet = [session for session in sessions if not session.is_busy]
-            victim = min(quiet, key=lambda session: session.last_active, default=None)
+    def _make_room(self, user: User | None) -> bool:
+        """Cut one connection of this user, if there is one to which no answer is owed."""
+        victim = user.first_to_go() if user is not None else None
         if victim is None:
             return False
         victim.scope.cancel()
         self._forget(victim)  # its place is free now; its socket closes at its task's next turn
-        self.cut += 1
+        self._cut += 1
         return True

@@ -19,6 +19,7 @@ from kpcache.core.wire import Request
 from kpcache.daemon.dispatcher import Dispatcher, PairOrder
 from kpcache.daemon.notices import log_defect
 from kpcache.daemon.stock import Stock, Waiter
+from kpcache.daemon.user import User
 from kpcache.errors import KMSInternalException, KpcacheError
 
 _READ_BYTES = 65536
@@ -36,11 +37,10 @@ class Session:
     """Owns ``sock``, a connected non-blocking socket, and closes it at the end of ``run``."""
 
     def __init__(
-        self, sock: socket.socket, uid: int, dispatcher: Dispatcher, stock: Stock, limits: Limits
+        self, sock: socket.socket, user: User, dispatcher: Dispatcher, stock: Stock, limits: Limits
     ) -> None:
-        self.uid = uid
+        self.user = user
         self.scope = trio.CancelScope()  # cancel it to cut the connection
-        self.last_active = trio.current_time()
         self._sock = sock
         self._dispatcher = dispatcher
         self._stock = stock
@@ -141,7 +141,7 @@ class Session:
             pair = self._dispatcher.take(work)
             if pair is None:
                 # The place in the queue is taken here: tasks may start in any order.
-                waiter = self._dispatcher.join_queue(work, self.uid)
+                waiter = self._dispatcher.join_queue(work, self.user.uid)
                 self._nursery.start_soon(self._wait_and_answer, request, work, waiter)
                 return b"", ""
             return self._fulfil(request, work, pair), work.spec
@@ -237,6 +237,7 @@ class Session:
         elif self.scope.deadline == _NEVER or self._timed_message != connection.messages:
             self._timed_message = connection.messages
             self.scope.deadline = trio.current_time() + self._limits.message_timeout_s
+            self.user.note_incomplete(self)
         while True:
             await trio.lowlevel.wait_readable(sock)
             try:
@@ -245,5 +246,5 @@ class Session:
                 continue
             except OSError:
                 return b""
-            self.last_active = trio.current_time()
+            self.user.note_activity(self)
             return data

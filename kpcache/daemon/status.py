@@ -39,10 +39,11 @@ class StatusMaker:
         self._key = key
         self._started = trio.current_time()
         self._connections: Callable[[], int] = lambda: 0
+        self._clients: Callable[[], dict[str, int]] = dict
 
-    def count_connections(self, connections: Callable[[], int]) -> None:
-        """Have the server's connections counted: the server is made after what answers its requests."""
-        self._connections = connections
+    def watch_clients(self, connections: Callable[[], int], clients: Callable[[], dict[str, int]]) -> None:
+        """Have the server's counts shown: the server is made after what answers its requests."""
+        self._connections, self._clients = connections, clients
 
     @property
     def is_ready(self) -> bool:
@@ -71,4 +72,5 @@ class StatusMaker:
             "workers": [worker.status() for worker in self._supervisor.workers],
             "keyring": self._key,
             "connections": self._connections(),
+            "clients": self._clients(),
         }

@@ -14,6 +14,7 @@ from kpcache.core import connection
 from kpcache.core.connection import Connection
 from kpcache.core.limits import Limits
 from kpcache.daemon.session import Session
+from kpcache.daemon.user import User
 from tests.fakes import SPEC, Bench, Peer, book_is_balanced, mock_clock, pack_request, stream_pair
 
 INPUT = {"KeyId": "alias/on", "KeyPairSpec": SPEC}
@@ -41,7 +42,7 @@ async def opened(*, clogged: bool = False, ready: int = 0, **limits: Any) -> Asy
     if ready:
         bench.shards.fill(ready)
     with stream_pair(clogged=clogged) as (server, client):
-        session = Session(server, 0, bench.dispatcher, bench.stock, bench.limits)
+        session = Session(server, User(0), bench.dispatcher, bench.stock, bench.limits)
         ended = trio.Event()
 
         async def run() -> None:
