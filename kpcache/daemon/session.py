@@ -9,6 +9,7 @@ it is burnt and the connection, whose stream is torn, never used again.
 
 import socket
 from collections import deque
+from contextlib import suppress
 
 import trio
 
@@ -17,6 +18,7 @@ from kpcache.core.limits import Limits
 from kpcache.core.pair import Pair
 from kpcache.core.wire import Request
 from kpcache.daemon.dispatcher import Dispatcher, PairOrder
+from kpcache.daemon.hangup import is_gone, wait_gone
 from kpcache.daemon.notices import log_defect
 from kpcache.daemon.stock import Stock, Waiter
 from kpcache.daemon.user import User
@@ -26,6 +28,8 @@ _READ_BYTES = 65536
 # Messages of any kind taken in one go before others get their turn: at most about 40 µs each, so under a
 # millisecond.
 _MESSAGES_PER_TURN = 16
+# Half-closed connections of one user that are served to their end: each takes a file descriptor more.
+_MAX_HALF_CLOSED = 32
 _NEVER = float("inf")
 
 
@@ -34,7 +38,11 @@ class _PeerGoneError(Exception):
 
 
 class Session:
-    """Owns ``sock``, a connected non-blocking socket, and closes it at the end of ``run``."""
+    """Owns ``sock``, a connected non-blocking socket, and closes it at the end of ``run``.
+
+    A client that only half-closes is answered what it asked for before the connection ends; of one that is
+    gone, nothing is left in any queue.
+    """
 
     def __init__(
         self, sock: socket.socket, user: User, dispatcher: Dispatcher, stock: Stock, limits: Limits
@@ -103,6 +111,7 @@ class Session:
             elif event is NEED_DATA:
                 data = await self._receive()
                 if not data:
+                    await self._finish_unless_gone()
                     return
                 connection.feed(data)
             else:
@@ -248,3 +257,27 @@ class Session:
                 return b""
             self.user.note_activity(self)
             return data
+
+    async def _finish_unless_gone(self) -> None:
+        """The client sends no more; if it still reads, answer what is in flight."""
+        self.scope.deadline = _NEVER  # a message that was begun is over
+        if not self.is_busy or is_gone(self._sock) or self.user.half_closed >= _MAX_HALF_CLOSED:
+            return
+        self.user.half_closed += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._cut_when_gone)
+                while self._connection.in_flight:
+                    self._answered = trio.Event()
+                    await self._answered.wait()
+                if self._outbox:
+                    self._outbox_empty = trio.Event()
+                    await self._outbox_empty.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.user.half_closed -= 1
+
+    async def _cut_when_gone(self) -> None:
+        with suppress(OSError):  # no descriptor to watch it with: as good as gone
+            await wait_gone(self._sock)
+        self.scope.cancel()

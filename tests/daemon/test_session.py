@@ -1,6 +1,7 @@
 """One client's connection: answers, deadlines, slow readers, faults inside; and no pair is left unsettled."""
 
 import itertools
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -142,6 +143,83 @@ async def test_a_client_that_leaves_while_it_waits_leaves_no_place_in_the_queue(
         await it.peer.stream.aclose()
         await it.ended.wait()
         assert not it.bench.stock.pools[SPEC].waiters
+
+
+# --- half-closed
+
+
+@mock_clock
+async def test_a_client_that_sends_no_more_is_answered_what_it_asked_for() -> None:
+    async with opened() as it:
+        await it.peer.send(pack_request(1) + pack_request(2) + pack_request(3)[:-1])
+        await it.peer.stream.send_eof()
+        await trio.sleep(1.0)
+        assert len(it.bench.stock.pools[SPEC].waiters) == 2
+        it.bench.shards.fill(1)
+        assert (await it.peer.answer())[1] == 1
+        it.bench.shards.fill(1)
+        assert (await it.peer.answer())[1] == 2
+        assert await it.peer.is_cut()
+        await it.ended.wait()
+        assert it.book.issued == 2
+
+
+@mock_clock
+async def test_a_client_that_sends_no_more_is_told_when_its_wait_was_in_vain() -> None:
+    async with opened(wait_timeout_s=5.0) as it:
+        await it.peer.send(pack_request(1))
+        await it.peer.stream.send_eof()
+        assert (await it.peer.answer())[2]["Reason"] == "pool_dry"
+        assert await it.peer.is_cut()
+
+
+@mock_clock
+async def test_a_client_that_sends_no_more_and_reads_late_gets_its_answer_whole() -> None:
+    async with opened(clogged=True, message_timeout_s=5.0) as it:
+        await it.peer.send(pack_request(1))
+        await it.peer.stream.send_eof()
+        await trio.sleep(1)
+        it.bench.shards.fill(1)
+        await trio.sleep(1)
+        assert it.book.in_hand == 1
+        assert (await it.peer.answer())[1] == 1
+        assert await it.peer.is_cut()
+        assert it.book.issued == 1
+
+
+@mock_clock
+async def test_one_that_half_closed_and_then_left_has_no_place_in_the_queue() -> None:
+    async with opened() as it:
+        await it.peer.send(pack_request(1))
+        await it.peer.stream.send_eof()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(it.bench.stock.pools[SPEC].waiters) == 1
+        start = trio.current_time()
+        await it.peer.stream.aclose()
+        await it.ended.wait()
+        assert trio.current_time() == start
+        assert not it.bench.stock.pools[SPEC].waiters
+
+
+@mock_clock
+async def test_few_half_closed_connections_of_a_user_are_kept_and_none_without_a_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(24, "Too many open files")
+
+    async with opened() as it:
+        it.session.user.half_closed = 32
+        await it.peer.send(pack_request(1))
+        await it.peer.stream.send_eof()
+        assert await it.peer.is_cut()
+    monkeypatch.setattr(select, "epoll", fail)
+    async with opened() as it:
+        await it.peer.send(pack_request(1))
+        await it.peer.stream.send_eof()
+        assert await it.peer.is_cut()
+        await it.ended.wait()
+        assert it.session.user.half_closed == 0
 
 
 # --- deadlines
