@@ -17,7 +17,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 ROOMS = {
     "cli": {"daemon", "worker", "keyring", "client", "core", "errors", ""},
     "daemon": {"worker", "keyring", "core", "errors", ""},
-    "worker": {"core", "errors"},
+    "worker": {"core", "errors", ""},
     "keyring": {"core", "errors"},
     "client": {"core", "errors"},
     "core": {"errors"},

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kpcache import __version__
 from kpcache.core.pipe import FrameReader, encode
 from kpcache.worker import process
 from kpcache.worker.shard import DaemonGoneError, Shard
@@ -41,7 +42,8 @@ class InProcess:
         self._shard = Shard(self._theirs)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
-        self.send("init", {"shard": 0, "tag_key": b"k" * 32, "scheduling": "normal", "generation": 7})
+        init = {"version": __version__, "tag_key": b"k" * 32, "scheduling": "normal", "generation": 7}
+        self.send("init", {"shard": 0, **init})
         assert self.receive() == ["ready"]
 
     def _run(self) -> None:
