@@ -16,7 +16,7 @@ from kpcache.core.pool import State
 from kpcache.core.specs import SPECS
 from kpcache.daemon.notices import log
 from kpcache.daemon.stock import Pool, Stock
-from kpcache.daemon.tags import TagBook
+from kpcache.daemon.tags import TagBooks
 
 # Pairs taken within this time are ordered together: an order for one alone costs more than a quick pair.
 PLAN_INTERVAL_S = 0.02
@@ -47,7 +47,7 @@ class Floor:
         self._stock = stock
         self._send = send
         self._alarm = alarm
-        self._tags = TagBook()
+        self.tags = TagBooks()
         self._makers: dict[tuple[int, int], _Maker] = {}
         self._last_number = 0
         self._stopped = False
@@ -156,7 +156,7 @@ class Floor:
         held: list[int] = []
         refused: list[int] = []
         for serial, tags in pairs:
-            (held if self._tags.record(tags) else refused).append(serial)
+            (held if self.tags.record(spec, tags) else refused).append(serial)
         # Nothing of a malformed message gets as far as the books.
         state.proved = True
         self._learn_cost(spec, keygen_s / len(pairs))

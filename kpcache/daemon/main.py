@@ -103,7 +103,7 @@ class Daemon:
         self._floor = Floor(self._stock, self._supervisor.send, self._raise_alarm)
         alias = config.keyring.default_alias
         default_key = {"default_alias": alias, "default_key_arn": keyring.resolve(alias).arn}
-        self._status = StatusMaker(self._stock, self._supervisor, self._gate, default_key)
+        self._status = StatusMaker(self._stock, self._supervisor, self._gate, self._floor.tags, default_key)
         self._dispatcher = Dispatcher(self._stock, keyring, self._limits, self._gate, self._status.status)
         self._server = Server(self._dispatcher, self._stock, self._limits)
         self._status.watch_clients(lambda: self._server.connections, self._server.clients)

@@ -9,6 +9,7 @@ from kpcache import __version__
 from kpcache.daemon.dispatcher import Gate
 from kpcache.daemon.stock import Pool, Stock
 from kpcache.daemon.supervisor import Supervisor
+from kpcache.daemon.tags import TagBooks
 
 
 def pool_status(pool: Pool) -> dict[str, int]:
@@ -32,10 +33,13 @@ def pool_status(pool: Pool) -> dict[str, int]:
 class StatusMaker:
     """Makes statuses."""
 
-    def __init__(self, stock: Stock, supervisor: Supervisor, gate: Gate, key: dict[str, str]) -> None:
+    def __init__(
+        self, stock: Stock, supervisor: Supervisor, gate: Gate, tags: TagBooks, key: dict[str, str]
+    ) -> None:
         self._stock = stock
         self._supervisor = supervisor
         self._gate = gate
+        self._tags = tags
         self._key = key
         self._started = trio.current_time()
         self._connections: Callable[[], int] = lambda: 0
@@ -69,6 +73,7 @@ class StatusMaker:
             "discarded": {
                 spec: dict(pool.book.discarded) for spec, pool in pools.items() if pool.book.discarded
             },
+            "tags": self._tags.status(),
             "workers": [worker.status() for worker in self._supervisor.workers],
             "keyring": self._key,
             "connections": self._connections(),

@@ -1,38 +1,65 @@
-"""Whether a new pair shares a prime (RSA) or a public key (other specs) with any pair made before.
+"""Whether a new pair shares a prime (RSA) or a public key (other specs) with one made before.
 
 Two sound pairs never do, so a tag that is known already means that the random source has failed; the
-caller must then stop issuing. The memory of this start holds the tags; the oldest are forgotten beyond
-``MAX_TAGS``, which ``TagBook.forgotten`` counts.
+caller must then stop issuing. The tags live in this process's memory, so the comparison reaches back to
+its start at most, and no further than this:
+
+- RSA: at least the last 385,024 pairs, 2 tags each. Two cores make so many RSA_2048 in about 3.5 hours if
+  they make nothing else without a pause.
+- Other specs together: at least the last 245,760 pairs. Clients that drain these as fast as they are made
+  turn them over in less than a minute, which is why they have a book of their own.
+
+A tag takes about 100 bytes, both books together about 100 MB when full.
 """
 
+from collections import deque
 from collections.abc import Sequence
 
-# About 100 bytes each: 100 MB at most, and a day and a half of RSA_2048 on two cores.
-MAX_TAGS = 1_000_000
-TAG_BYTES = 16
+from kpcache.core.specs import SPECS
+
+# Forgetting this many at once, or moving them to a larger table, takes a millisecond or two.
+GENERATION_TAGS = 16_384
+RSA_GENERATIONS = 48
+OTHER_GENERATIONS = 16
 
 
 class TagBook:
-    """All tags seen, each 16 bytes of keyed BLAKE2b.
+    """The newest tags, each 16 bytes of keyed BLAKE2b.
 
-    Kept in two halves: when the newer is full, it becomes the older, and the one before is forgotten. To
-    take the oldest out one by one costs more with each (a dict steps over the holes that they leave).
+    Kept in generations: when the newest is full, the oldest is forgotten. To take single tags out costs
+    more with each (a dict steps over the holes that they leave), and to drop all of one large set stalls.
     """
 
-    def __init__(self, max_tags: int = MAX_TAGS) -> None:
-        self._newer: set[bytes] = set()
-        self._older: set[bytes] = set()
-        self._half = max_tags // 2
+    def __init__(self, generations: int, generation_tags: int = GENERATION_TAGS) -> None:
+        self._generations: deque[set[bytes]] = deque([set()], maxlen=generations)  # newest first
+        self._generation_tags = generation_tags
         self.forgotten = 0
 
     def __len__(self) -> int:
-        return len(self._newer) + len(self._older)
+        return sum(map(len, self._generations))
 
     def record(self, tags: Sequence[bytes]) -> bool:
         """Note one pair's tags. False if any of them was known, or two of them are equal: a duplicate."""
-        known = any(tag in self._newer or tag in self._older for tag in tags)
-        if len(self._newer) + len(tags) > self._half:
-            self.forgotten += len(self._older)
-            self._older, self._newer = self._newer, set()
-        self._newer.update(tags)
+        generations = self._generations
+        known = any(not generation.isdisjoint(tags) for generation in generations)
+        if len(generations[0]) + len(tags) > self._generation_tags:
+            if len(generations) == generations.maxlen:
+                self.forgotten += len(generations[-1])
+            generations.appendleft(set())
+        generations[0].update(tags)
         return not known and len(set(tags)) == len(tags)
+
+
+class TagBooks:
+    """The book of the RSA specs, whose pairs are few and dear, and that of the rest."""
+
+    def __init__(self) -> None:
+        self._books = {"rsa": TagBook(RSA_GENERATIONS), "other": TagBook(OTHER_GENERATIONS)}
+
+    def record(self, spec: str, tags: Sequence[bytes]) -> bool:
+        """Note the tags of one pair of this spec; False if it is a duplicate. See ``TagBook.record``."""
+        return self._books["rsa" if SPECS[spec].family == "rsa" else "other"].record(tags)
+
+    def status(self) -> dict[str, dict[str, int]]:
+        """By book: how many tags a new pair is compared with, and how many have been forgotten."""
+        return {name: {"known": len(book), "forgotten": book.forgotten} for name, book in self._books.items()}

@@ -1,0 +1,30 @@
+"""The status shows what an operator would look for."""
+
+from types import SimpleNamespace
+from typing import cast
+
+from kpcache.daemon.dispatcher import Gate
+from kpcache.daemon.status import StatusMaker
+from kpcache.daemon.supervisor import Supervisor
+from kpcache.daemon.tags import TagBooks
+from tests.fakes import SPEC, FakeShards, mock_clock
+
+
+@mock_clock
+async def test_it_shows_the_pools_the_clients_and_the_tags() -> None:
+    shards, gate, tags = FakeShards({SPEC: (8, 2)}), Gate(), TagBooks()
+    maker = StatusMaker(shards.stock, cast(Supervisor, SimpleNamespace(workers=[])), gate, tags, {})
+    maker.watch_clients(lambda: 3, lambda: {"cut": 2, "notifications": 5})
+    before = maker.status()
+    assert (before["ready"], before["full"], before["draining"]) == (False, False, False)
+    shards.fill(8)
+    tags.record(SPEC, [bytes(16)])
+    gate.draining = True
+    status = maker.status()
+    assert (status["ready"], status["full"], status["draining"]) == (True, True, True)
+    assert status["pools"][SPEC]["ready"] + status["pools"][SPEC]["held"] == 8
+    assert (status["connections"], status["clients"]) == (3, {"cut": 2, "notifications": 5})
+    assert status["tags"] == {
+        "rsa": {"known": 0, "forgotten": 0},
+        "other": {"known": 1, "forgotten": 0},
+    }
