@@ -123,8 +123,8 @@ def _probe_rank(pool: PoolView) -> tuple[float, ...]:
 def draws(missing: int, held: Mapping[int, int], under_way: Iterable[int]) -> list[tuple[int, int]]:
     """How many pairs to draw from which shard, to bring a ready set up by ``missing``: (shard, count).
 
-    ``held`` counts each shard's pairs that are not promised to a draw yet; a shard in ``under_way`` still
-    owes an answer for this pool and is not asked again. The fullest goes first, so that shards empty
+    ``held`` counts each shard's pairs, also those that it was asked for and has not handed over; a shard in
+    ``under_way`` still owes such an answer for this pool and is not asked again. The fullest goes first, so that shards empty
     evenly and the loss of one costs the fewest pairs.
     """
     busy = set(under_way)

@@ -14,6 +14,7 @@ import trio.testing
 from kpcache.core import connection
 from kpcache.core.connection import Connection
 from kpcache.core.limits import Limits
+from kpcache.daemon import session as session_module
 from kpcache.daemon.session import Session
 from kpcache.daemon.user import User
 from tests.fakes import SPEC, Bench, Peer, book_is_balanced, mock_clock, pack_request, stream_pair
@@ -199,6 +200,21 @@ async def test_one_that_half_closed_and_then_left_has_no_place_in_the_queue() ->
         await it.ended.wait()
         assert trio.current_time() == start
         assert not it.bench.stock.pools[SPEC].waiters
+
+
+@mock_clock
+async def test_one_that_is_gone_altogether_costs_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[object] = []
+
+    async def watch(sock: object) -> None:
+        watched.append(sock)
+
+    monkeypatch.setattr(session_module, "wait_gone", watch)
+    async with opened() as it:
+        await it.peer.send(pack_request(1))
+        await it.peer.stream.aclose()
+        await it.ended.wait()
+    assert not watched
 
 
 @mock_clock
