@@ -124,8 +124,8 @@ def draws(missing: int, held: Mapping[int, int], under_way: Iterable[int]) -> li
     """How many pairs to draw from which shard, to bring a ready set up by ``missing``: (shard, count).
 
     ``held`` counts each shard's pairs, also those that it was asked for and has not handed over; a shard in
-    ``under_way`` still owes such an answer for this pool and is not asked again. The fullest goes first, so that shards empty
-    evenly and the loss of one costs the fewest pairs.
+    ``under_way`` still owes such an answer for this pool and is not asked again. The fullest goes first, so
+    that shards empty evenly and the loss of one costs the fewest pairs.
     """
     busy = set(under_way)
     result: list[tuple[int, int]] = []
