@@ -2,13 +2,10 @@
 
 The common case, a request whose pair is ready, runs from receive to send without another task and with
 one system call each way: the socket is tried directly, and trio is asked only to wait. Requests that
-must wait for a pair get a task each; replies that the socket does not take at once go to an outbox with
-one writer. A pair counts as issued when the kernel has taken the last byte of its answer; if that fails,
-it is burnt and the connection, whose stream is torn, never used again.
+must wait for a pair get a task each; replies that the socket does not take at once wait in the outbox.
 """
 
 import socket
-from collections import deque
 from contextlib import suppress
 
 import trio
@@ -20,6 +17,7 @@ from kpcache.core.wire import Request
 from kpcache.daemon.dispatcher import Dispatcher, PairOrder
 from kpcache.daemon.hangup import is_gone, wait_gone
 from kpcache.daemon.notices import log_defect
+from kpcache.daemon.outbox import Outbox, PeerGoneError
 from kpcache.daemon.stock import Stock, Waiter
 from kpcache.daemon.user import User
 from kpcache.errors import KMSInternalException, KpcacheError
@@ -31,10 +29,6 @@ _MESSAGES_PER_TURN = 16
 # Half-closed connections of one user that are served to their end: each takes a file descriptor more.
 _MAX_HALF_CLOSED = 32
 _NEVER = float("inf")
-
-
-class _PeerGoneError(Exception):
-    """The socket is of no use any more; not a fault of ours."""
 
 
 class Session:
@@ -54,9 +48,7 @@ class Session:
         self._stock = stock
         self._limits = limits
         self._connection = Connection(limits)
-        self._outbox: deque[tuple[memoryview, list[str]]] = deque()
-        self._outbox_empty = trio.Event()
-        self._answered = trio.Event()  # replaced at each use: below the in-flight limit again
+        self._outbox = Outbox(sock, stock, limits.message_timeout_s, self.scope.cancel)
         self._timed_message = 0  # the number of the message that ``scope.deadline`` is for
         self._nursery: trio.Nursery
 
@@ -68,23 +60,22 @@ class Session:
     @property
     def is_busy(self) -> bool:
         """Whether an answer is owed or under way."""
-        return bool(self._connection.in_flight or self._outbox)
+        return bool(self._connection.in_flight) or not self._outbox.is_empty
 
     async def run(self) -> None:
         """Serve until the client leaves, misbehaves or is cut; only a cancellation from outside is raised."""
         try:
             with self.scope:
                 async with trio.open_nursery() as self._nursery:
+                    self._outbox.nursery = self._nursery
                     await self._serve()
                     self._nursery.cancel_scope.cancel()
-        except* _PeerGoneError:
+        except* PeerGoneError:
             pass
         except* Exception as group:
             log_defect("a connection", group)  # whose fault must not take the server down
         finally:
-            for _, specs in self._outbox:
-                self._settle(specs, sent=False)
-            self._outbox.clear()
+            self._outbox.discard()
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 
@@ -93,21 +84,19 @@ class Session:
         while True:
             event = self._answer_what_is_ready()
             if isinstance(event, Broken):
-                self._post(event.farewell, [])
+                self._outbox.post(event.farewell, [])
             if event is not NEED_DATA:
                 self.scope.deadline = _NEVER  # what it waits for now is ours to do
-            if self._outbox:
+            if not self._outbox.is_empty:
                 # The client does not read its answers: take no more requests from it until it does.
                 self.scope.deadline = _NEVER
-                self._outbox_empty = trio.Event()
-                await self._outbox_empty.wait()
+                await self._outbox.wait_emptied()
                 if event is PAUSED:
                     continue  # what is in flight may all have been answered meanwhile
             if isinstance(event, Broken):
                 return
             if event is PAUSED:
-                self._answered = trio.Event()
-                await self._answered.wait()
+                await self._outbox.wait_posted()
             elif event is NEED_DATA:
                 data = await self._receive()
                 if not data:
@@ -138,7 +127,7 @@ class Session:
         else:
             event = None
         if replies:
-            self._post(replies[0] if len(replies) == 1 else b"".join(replies), specs)
+            self._outbox.post(replies[0] if len(replies) == 1 else b"".join(replies), specs)
         return event
 
     def _begin(self, request: Request) -> tuple[bytes, str]:
@@ -163,7 +152,7 @@ class Session:
             reply, specs = self._fulfil(request, work, pair), [work.spec]
         except Exception as error:
             reply, specs = self._refuse(request, error), []
-        self._post(reply, specs)
+        self._outbox.post(reply, specs)
 
     def _fulfil(self, request: Request, work: PairOrder, pair: Pair) -> bytes:
         """The reply with this pair in it. Whatever fails, the pair is burnt."""
@@ -179,58 +168,6 @@ class Session:
             log_defect(f"answering {request.method!r:.40}", error)
             error = KMSInternalException("an internal error; the daemon's log has the details")
         return self._connection.refuse(request.msgid, error)
-
-    # --- bytes out
-
-    def _post(self, data: bytes, specs: list[str]) -> None:
-        """Send a reply now, or leave what the socket does not take to the writer task."""
-        sent = 0
-        if not self._outbox:
-            try:
-                sent = self._sock.send(data) if data else 0
-            except BlockingIOError:
-                pass
-            except OSError:
-                self._settle(specs, sent=False)
-                self.scope.cancel()
-                return
-            if sent == len(data):
-                self._settle(specs, sent=True)
-                self._answered.set()
-                return
-            self._nursery.start_soon(self._write_outbox)
-        self._outbox.append((memoryview(data)[sent:], specs))
-        self._answered.set()
-
-    async def _write_outbox(self) -> None:
-        """Write what is left, in order; each reply has one deadline, or the connection is cut."""
-        while self._outbox:
-            data, specs = self._outbox[0]
-            with trio.move_on_after(self._limits.message_timeout_s) as scope:
-                await self._send_all(data)
-            if scope.cancelled_caught:
-                raise _PeerGoneError
-            self._outbox.popleft()
-            self._settle(specs, sent=True)
-        self._outbox_empty.set()
-
-    async def _send_all(self, data: memoryview) -> None:
-        while data:
-            await trio.lowlevel.wait_writable(self._sock)
-            try:
-                data = data[self._sock.send(data) :]
-            except BlockingIOError:
-                continue
-            except OSError:
-                raise _PeerGoneError from None
-
-    def _settle(self, specs: list[str], *, sent: bool) -> None:
-        """The pairs in a reply are issued, or burnt: after a failed write nobody knows what arrived."""
-        for spec in specs:
-            if sent:
-                self._stock.issue(spec)
-            else:
-                self._stock.burn(spec, "client_gone")
 
     # --- bytes in
 
@@ -268,11 +205,9 @@ class Session:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._cut_when_gone)
                 while self._connection.in_flight:
-                    self._answered = trio.Event()
-                    await self._answered.wait()
-                if self._outbox:
-                    self._outbox_empty = trio.Event()
-                    await self._outbox_empty.wait()
+                    await self._outbox.wait_posted()
+                if not self._outbox.is_empty:
+                    await self._outbox.wait_emptied()
                 nursery.cancel_scope.cancel()
         finally:
             self.user.half_closed -= 1

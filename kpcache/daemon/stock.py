@@ -18,8 +18,7 @@ from kpcache.errors import KpcacheError, ThrottlingException
 # The daemon holds few private keys itself, yet enough to answer while a draw (about a millisecond, ten
 # under load) is under way.
 MAX_READY = 64
-# What one pool lets wait at once; beyond it a caller is told at once. Bounds memory, not a promise. Half of
-# it is the most that one user can have: nobody can fill the queue against the others.
+# What one pool lets wait at once, one user half of it; a caller beyond is told at once. Bounds memory.
 MAX_WAITING = 4096
 # Pairs that a shard holds are not a dry pool: a caller who will not wait for one to be made still waits
 # this long for a draw.
@@ -78,7 +77,7 @@ class Pool:
         if waiter in self.waiters:
             del self.waiters[waiter]
             self.waiting[waiter.uid] -= 1
-            if not self.waiting[waiter.uid]:
+            if self.waiting[waiter.uid] == 0:
                 del self.waiting[waiter.uid]
 
 
