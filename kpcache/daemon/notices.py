@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from kpcache.core.text import printable as printable  # offered here too, beside the log that it guards
+from kpcache.core.text import printable
 from kpcache.daemon.reporter import Reporter
 
 log = logging.getLogger("kpcache")

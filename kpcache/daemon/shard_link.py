@@ -17,8 +17,9 @@ import trio
 
 from kpcache.core import pipe
 from kpcache.core.pool import IllegalMoveError
+from kpcache.core.text import printable
 from kpcache.daemon.floor import ShardFaultError
-from kpcache.daemon.notices import log, log_defect, printable
+from kpcache.daemon.notices import log, log_defect
 from kpcache.worker import process as worker_process
 
 # A shard answers a draw within milliseconds even on a loaded host; one that takes this long is stuck.

@@ -13,8 +13,9 @@ import trio
 from kpcache import __version__
 from kpcache.core import restart
 from kpcache.core.pair import Pair
+from kpcache.core.text import printable
 from kpcache.daemon.floor import Floor, ShardFaultError
-from kpcache.daemon.notices import log, printable
+from kpcache.daemon.notices import log
 from kpcache.daemon.shard_link import ShardLink
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.watch import watch_makers
