@@ -97,6 +97,19 @@ def plan(pools: Iterable[PoolView], idle: Sequence[MakerView], long_orders: int,
     return orders
 
 
+def follow_ups(pools: Iterable[PoolView], busy: Sequence[MakerView]) -> list[Order]:
+    """A second order for makers that work on a short one, so that they need not sleep in between.
+
+    A maker that has just woken keeps its CPU until the next tick of the clock (4 ms), even from a daemon
+    with an answer to give: that befell 0.16 % of answers while every core made RSA_2048. An order that
+    waits can not be planned anew, so there is none while clients wait, and none for a long key.
+    """
+    views = list(pools)
+    if any(pool.waiting for pool in views):
+        return []
+    return plan([pool for pool in views if pool.cost_s <= LONG_KEY_S], busy, 0, len(busy))
+
+
 def order_size(pool: PoolView) -> int:
     """As many pairs as ``ORDER_CPU_S`` makes, at least one, at most what is missing."""
     affordable = min(ORDER_CPU_S / pool.cost_s, MAX_ORDER_PAIRS) if pool.cost_s > 0 else MAX_ORDER_PAIRS

@@ -5,8 +5,9 @@ is synchronous except ``run``, which plans anew soon after pairs were taken.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import trio
@@ -29,12 +30,19 @@ class ShardFaultError(Exception):
 
 
 @dataclass(slots=True)
-class _Maker:
-    """A maker that is up. ``order`` and its ``number``: what it works on; ``due``: pairs of it to come."""
+class _Work:
+    """An order under its number; ``due``: pairs of it to come."""
 
-    order: refill.Order | None = None
-    number: int = 0
-    due: int = 0
+    order: refill.Order
+    number: int
+    due: int
+
+
+@dataclass(slots=True)
+class _Maker:
+    """A maker that is up. ``work``: what it works on, and what it has next; at most two."""
+
+    work: deque[_Work] = field(default_factory=deque)
     proved: bool = False
 
 
@@ -72,35 +80,49 @@ class Floor:
     def in_work(self) -> dict[tuple[int, int], tuple[tuple[int, int], float]]:
         """By maker with an order: its progress (``restart.WorkSample``) and the CPU seconds of one key."""
         return {
-            key: ((state.number, state.due), self._cost_s[state.order.spec])
+            key: ((state.work[0].number, state.work[0].due), self._cost_s[state.work[0].order.spec])
             for key, state in self._makers.items()
-            if state.order is not None
+            if state.work
         }
 
     # --- orders
 
     def plan(self) -> None:
-        """Give every idle maker its next order, if any pair is missing."""
-        idle = [
+        """Give every idle maker its next order, if any pair is missing, and busy ones a second."""
+        if self._stopped:
+            return
+        if idle := self._views_of_makers(orders=0):
+            long_orders = sum(
+                self._is_long(state.work[0].order.spec) for state in self._makers.values() if state.work
+            )
+            for order in refill.plan(self._views_of_pools(), idle, long_orders, len(self._makers)):
+                self._place(order)
+        if busy := self._views_of_makers(orders=1):
+            for order in refill.follow_ups(self._views_of_pools(), busy):
+                self._place(order)
+
+    def _is_long(self, spec: str) -> bool:
+        return self._cost_s[spec] > refill.LONG_KEY_S
+
+    def _views_of_makers(self, orders: int) -> list[refill.MakerView]:
+        """Makers with so many orders; of those with one, only the proved that work on no long key."""
+        return [
             refill.MakerView(shard, maker, state.proved)
             for (shard, maker), state in self._makers.items()
-            if state.order is None
+            if len(state.work) == orders
+            and (not orders or (state.proved and not self._is_long(state.work[0].order.spec)))
         ]
-        if not idle or self._stopped:
-            return
+
+    def _views_of_pools(self) -> list[refill.PoolView]:
         on_order: dict[str, int] = {}
-        long_orders = 0
         for state in self._makers.values():
-            if state.order is not None:
-                on_order[state.order.spec] = on_order.get(state.order.spec, 0) + state.due
-                long_orders += self._cost_s[state.order.spec] > refill.LONG_KEY_S
-        views = [
+            for work in state.work:
+                on_order[work.order.spec] = on_order.get(work.order.spec, 0) + work.due
+        return [
             view
             for spec, pool in self._stock.pools.items()
             if (view := self._view(pool, on_order.get(spec, 0))) is not None
         ]
-        for order in refill.plan(views, idle, long_orders, len(self._makers)):
-            self._place(order)
 
     def _view(self, pool: Pool, on_order: int) -> refill.PoolView | None:
         """What the plan needs to know of a pool; None while nothing is missing in it."""
@@ -122,11 +144,10 @@ class Floor:
         )
 
     def _place(self, order: refill.Order) -> None:
-        maker = self._makers[order.shard, order.maker]
         self._last_number += 1
-        maker.order, maker.number, maker.due = order, self._last_number, order.count
+        self._makers[order.shard, order.maker].work.append(_Work(order, self._last_number, order.count))
         self.busy.set()
-        self._send(order.shard, ["make", order.maker, maker.number, order.spec, order.count])
+        self._send(order.shard, ["make", order.maker, self._last_number, order.spec, order.count])
 
     # --- what the shards report
 
@@ -181,24 +202,25 @@ class Floor:
     def done(self, shard: int, maker: int, number: int) -> None:
         """An order is finished; the maker gets the next at once."""
         state = self._makers.get((shard, maker))
-        if state is None or state.order is None or state.number != number or state.due:
+        if state is None or not state.work or state.work[0].number != number or state.work[0].due:
             raise ShardFaultError("an order was reported done that was not")
-        self._attended[state.order.spec] = trio.current_time()
-        state.order = None
+        finished = state.work.popleft()
+        self._attended[finished.order.spec] = trio.current_time()
         self.plan()
 
     def _working(self, shard: int, maker: int, number: int, spec: str, count: int) -> _Maker:
         """The maker that works on this order, with ``count`` pairs less to come."""
         state = self._makers.get((shard, maker))
+        work = state.work[0] if state is not None and state.work else None
         if (
             state is None
-            or state.order is None
-            or state.number != number
-            or state.order.spec != spec
-            or not 0 < count <= state.due
+            or work is None
+            or work.number != number
+            or work.order.spec != spec
+            or not 0 < count <= work.due
         ):
             raise ShardFaultError("pairs were reported that nobody ordered")
-        state.due -= count
+        work.due -= count
         return state
 
     def _learn_cost(self, spec: str, cost_s: float) -> None:

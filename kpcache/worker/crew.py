@@ -3,11 +3,13 @@
 import contextlib
 import os
 import socket
+from collections import deque
 from typing import Any, Final, NamedTuple
 
 from kpcache.core.pipe import FrameReader, PipeError, encode
 from kpcache.worker import process
 
+MAX_ORDERS: Final = 2  # in work, and next: a maker that need not sleep in between (core/refill)
 _RECEIVE_BYTES: Final = 65536
 _LAST_WORDS_BYTES: Final = 4096
 _MAX_LINE_CHARACTERS: Final = 300
@@ -27,7 +29,7 @@ class Maker:
     def __init__(self, number: int, init: list[Any]) -> None:
         """Start the process and send it ``init``. Raises ``OSError`` when it cannot be started."""
         self.number = number
-        self.order: Order | None = None
+        self.orders: deque[Order] = deque()  # in work, and next
         self.ending = False
         self._complaint = ""
         self._last_words = b""
@@ -49,11 +51,11 @@ class Maker:
         self._send(init)
 
     def give(self, order: Order) -> None:
-        """Send an order. One in work at a time: another is the daemon's defect and ends the maker."""
-        if self.order is not None:
-            self.end("was given an order while it had one")
+        """Send an order. It has two at most: a third is the daemon's defect and ends the maker."""
+        if len(self.orders) >= MAX_ORDERS:
+            self.end("was given an order too many")
             return
-        self.order = order
+        self.orders.append(order)
         self._send(["make", *order])
 
     def _send(self, message: list[Any]) -> None:
@@ -89,19 +91,19 @@ class Maker:
 
     def account(self, order: object, spec: object, count: int) -> bool:
         """Whether ``count`` pairs belong to the order in work; if so, that many fewer are left."""
-        work = self.order
+        work = self.orders[0] if self.orders else None
         if work is None or (order, spec) != work[:2] or not 0 < count <= work.left:
             self.end("spoke of an order that it does not have")
             return False
-        self.order = work._replace(left=work.left - count)
+        self.orders[0] = work._replace(left=work.left - count)
         return True
 
     def finish(self, order: int) -> bool:
         """Whether all of ``order`` has been accounted for; if so, the maker is free for another."""
-        work = self.order
+        work = self.orders[0] if self.orders else None
         if work is None or work.number != order or work.left:
             return False
-        self.order = None
+        self.orders.popleft()
         return True
 
     def read_stderr(self) -> bool:

@@ -18,6 +18,7 @@ from kpcache.core.refill import (
     Order,
     PoolView,
     draws,
+    follow_ups,
     order_size,
     plan,
 )
@@ -292,3 +293,18 @@ def test_the_fullest_shard_is_drawn_from_first() -> None:
     assert draws(5, {0: 3, 1: 10, 2: 4}, []) == [(1, 5)]
     assert draws(12, {0: 3, 1: 10, 2: 4}, []) == [(1, 10), (2, 2)]
     assert draws(12, {0: 3, 1: 10, 2: 4}, [1]) == [(2, 4), (0, 3)]
+
+
+def test_a_busy_maker_gets_a_second_order_unless_somebody_waits() -> None:
+    """It need not sleep in between; but what waits behind an order could not be planned anew for a client."""
+    assert [
+        (order.maker, order.spec, order.count) for order in follow_ups([view("RSA_2048")], makers(2))
+    ] == [
+        (0, "RSA_2048", 1),
+        (1, "RSA_2048", 1),
+    ]
+    assert follow_ups([view("RSA_2048"), view("ECC_NIST_P256", waiting=1)], makers(2)) == []
+
+
+def test_no_long_key_is_a_second_order() -> None:
+    assert follow_ups([view("RSA_4096")], makers(2)) == []

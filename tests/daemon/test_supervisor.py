@@ -439,3 +439,21 @@ async def test_while_nothing_is_ordered_nobody_looks_at_makers(monkeypatch: pyte
         looks.clear()
         await trio.sleep(1000 * WATCH_INTERVAL_S)
         assert looks == []
+
+
+@mock_clock
+async def test_a_maker_has_its_next_order_before_it_is_done_and_never_a_third(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house(monkeypatch, target=200) as it:
+        link = it.shard_up()
+        assert len(link.told("make")) == 1  # it has proved nothing yet
+        it.make(link)
+        assert len(link.told("make")) == 3  # done with the first: one to work on, one to come
+        await trio.sleep(1)
+        assert len(link.told("make")) == 3
+        maker, order, spec, count = link.told("make")[1]
+        link.say("made", maker, order, spec, [[n, [bytes([n]) * 16]] for n in range(count)], 0.01)
+        link.say("done", maker, order)
+        assert len(link.told("make")) == 4
+        assert sum(count for *_, count in link.told("make")) <= 200

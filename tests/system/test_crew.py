@@ -135,12 +135,13 @@ def test_an_honest_stand_in_passes(start_shard: StartShard) -> None:
     assert shard.receive() == ["batch", 1, 1, SPEC, [[1, *PAIR[:4]]]]
 
 
-def test_a_second_order_while_one_is_in_work_ends_the_maker(start_shard: StartShard) -> None:
+def test_an_order_more_than_one_in_work_and_one_next_ends_the_maker(start_shard: StartShard) -> None:
     shard = start_shard(_LIAR.format(said=""))
     shard.send("start_maker", 0)
     shard.send("make", 0, 1, SPEC, 1)
     shard.send("make", 0, 2, SPEC, 1)
-    assert "order" in shard.receive()[4]
+    shard.send("make", 0, 3, SPEC, 1)
+    assert "an order too many" in shard.receive()[4]
 
 
 def test_a_maker_that_cannot_start_is_lost_with_its_last_words(start_shard: StartShard) -> None:
