@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kpcache import __version__
 from kpcache.cli import check_config, decrypt, get, serve, status, wait
-from kpcache.cli.output import UsageError, complain, drop_stdout, in_words
+from kpcache.cli.output import UsageError, complain, drop, in_words
 from kpcache.errors import KpcacheError
 
 _COMMANDS = {
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(in_words(error))
         return error.exit_code
     except BrokenPipeError:
-        drop_stdout()
+        drop(sys.stdout)
         return _NO_READER
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 from kpcache.core.text import printable
 from kpcache.errors import KpcacheError
@@ -31,8 +31,10 @@ def as_line(text: str) -> str:
 
 def complain(text: str) -> None:
     """One line on stderr."""
-    with contextlib.suppress(OSError):  # with stderr gone too, the exit code is all that is left to say
-        print(as_line(text), file=sys.stderr)
+    try:
+        print(as_line(text), file=sys.stderr, flush=True)
+    except OSError:  # with stderr gone too, the exit code is all that is left to say
+        drop(sys.stderr)
 
 
 def in_words(error: KpcacheError) -> str:
@@ -70,7 +72,7 @@ def to_stdout(consequence: str = "") -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        drop_stdout()
+        drop(sys.stdout)
         raise OutputError(f"stdout: {error.strerror or error}{consequence}") from error
 
 
@@ -108,6 +110,6 @@ def positive_seconds(text: str) -> float:
     return value
 
 
-def drop_stdout() -> None:
-    """Let the interpreter's last flush go nowhere, instead of failing as our own did."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def drop(stream: IO[str]) -> None:
+    """Let the interpreter's last flush go nowhere, instead of failing as our own did (exit code 120)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

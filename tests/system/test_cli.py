@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,6 +166,10 @@ def test_openssl_finds_either_key_in_the_pem_on_stdout(server: FakeServer, tmp_p
     assert tool("openssl", "pkey", "-pubin", "-in", str(both), "-pubout") == derived
 
 
+@pytest.mark.skipif(
+    shutil.which("ssh-keygen") is None,
+    reason="NOT TESTED: ssh-keygen is not installed (Debian: apt-get install openssh-client)",
+)
 @pytest.mark.parametrize("spec", ["RSA_2048", "ECC_NIST_P256", "ECC_NIST_EDWARDS25519"])
 def test_ssh_keygen_reads_what_get_writes(server: FakeServer, tmp_path: Path, spec: str) -> None:
     done = kpcache(server, "get", spec, "--format", "openssh", "--out", str(tmp_path))
