@@ -97,17 +97,21 @@ def plan(pools: Iterable[PoolView], idle: Sequence[MakerView], long_orders: int,
     return orders
 
 
-def follow_ups(pools: Iterable[PoolView], busy: Sequence[MakerView]) -> list[Order]:
+def follow_ups(
+    pools: Iterable[PoolView], busy: Sequence[MakerView], long_orders: int, makers: int
+) -> list[Order]:
     """A second order for makers that work on a short one, so that they need not sleep in between.
 
     A maker that has just woken keeps its CPU until the next tick of the clock (4 ms), even from a daemon
     with an answer to give: that befell 0.16 % of answers while every core made RSA_2048. An order that
-    waits can not be planned anew, so there is none while clients wait, and none for a long key.
+    waits can not be planned anew, so there is none while clients wait, and none for a maker whose turn it
+    is to make a long key.
     """
     views = list(pools)
     if any(pool.waiting for pool in views):
         return []
-    return plan([pool for pool in views if pool.cost_s <= LONG_KEY_S], busy, 0, len(busy))
+    short = {pool.spec for pool in views if pool.cost_s <= LONG_KEY_S}
+    return [order for order in plan(views, busy, long_orders, makers) if order.spec in short]
 
 
 def order_size(pool: PoolView) -> int:

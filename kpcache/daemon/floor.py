@@ -91,15 +91,13 @@ class Floor:
         """Give every idle maker its next order, if any pair is missing, and busy ones a second."""
         if self._stopped:
             return
-        if idle := self._views_of_makers(orders=0):
-            long_orders = sum(
-                self._is_long(state.work[0].order.spec) for state in self._makers.values() if state.work
-            )
-            for order in refill.plan(self._views_of_pools(), idle, long_orders, len(self._makers)):
-                self._place(order)
-        if busy := self._views_of_makers(orders=1):
-            for order in refill.follow_ups(self._views_of_pools(), busy):
-                self._place(order)
+        for orders, decide in ((0, refill.plan), (1, refill.follow_ups)):
+            if makers := self._views_of_makers(orders):
+                long_orders = sum(
+                    self._is_long(state.work[0].order.spec) for state in self._makers.values() if state.work
+                )
+                for order in decide(self._views_of_pools(), makers, long_orders, len(self._makers)):
+                    self._place(order)
 
     def _is_long(self, spec: str) -> bool:
         return self._cost_s[spec] > refill.LONG_KEY_S

@@ -297,14 +297,21 @@ def test_the_fullest_shard_is_drawn_from_first() -> None:
 
 def test_a_busy_maker_gets_a_second_order_unless_somebody_waits() -> None:
     """It need not sleep in between; but what waits behind an order could not be planned anew for a client."""
-    assert [
-        (order.maker, order.spec, order.count) for order in follow_ups([view("RSA_2048")], makers(2))
-    ] == [
+    orders = follow_ups([view("RSA_2048")], makers(2), 0, 2)
+    assert [(order.maker, order.spec, order.count) for order in orders] == [
         (0, "RSA_2048", 1),
         (1, "RSA_2048", 1),
     ]
-    assert follow_ups([view("RSA_2048"), view("ECC_NIST_P256", waiting=1)], makers(2)) == []
+    assert follow_ups([view("RSA_2048"), view("ECC_NIST_P256", waiting=1)], makers(2), 0, 2) == []
 
 
 def test_no_long_key_is_a_second_order() -> None:
-    assert follow_ups([view("RSA_4096")], makers(2)) == []
+    assert follow_ups([view("RSA_4096")], makers(2), 0, 2) == []
+
+
+def test_a_maker_whose_turn_is_a_long_key_gets_no_short_order_before_it() -> None:
+    """Else makers busy with short keys would never come to the long ones while those are missing."""
+    emptier = [view("RSA_2048", 100), view("RSA_4096", 0)]
+    assert follow_ups(emptier, makers(1), 0, 2) == []
+    neglected = [view("RSA_2048", 0), replace(view("RSA_4096", 7), neglected_s=PATIENCE_S)]
+    assert follow_ups(neglected, makers(1), 0, 2) == []
