@@ -109,6 +109,26 @@ class InvalidArnException(CallerError):
     """The ARN is malformed."""
 
 
+class AlreadyExistsException(CallerError):
+    """There is such an alias already."""
+
+
+class InvalidAliasNameException(CallerError):
+    """This cannot be the name of an alias."""
+
+
+class InvalidMarkerException(CallerError):
+    """The marker of a list is not one that an earlier part of it ended with."""
+
+
+class LimitExceededException(CallerError):
+    """The keyring, a key's materials or its tags would become more than kpcache keeps."""
+
+
+class TagException(CallerError):
+    """A tag's key or value is not allowed."""
+
+
 class UnsupportedOperationException(CallerError):
     """The operation, spec or parameter is not offered."""
 

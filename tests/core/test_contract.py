@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpcache.core import contract
+from kpcache.core.operations import OPERATIONS
 from kpcache.core.specs import SPECS
 from kpcache.errors import (
     InvalidGrantTokenException,
@@ -185,12 +186,12 @@ values = st.recursive(
     ),
     max_leaves=6,
 )
-member_names = sorted({name for operation in contract.OPERATIONS.values() for name in operation.checks})
+member_names = sorted({name for operation in OPERATIONS.values() for name in operation.checks})
 
 
 @settings(deadline=None)
 @given(
-    st.sampled_from(sorted(contract.OPERATIONS)),
+    st.sampled_from(sorted(OPERATIONS)),
     st.dictionaries(st.sampled_from(member_names), values) | values,
 )
 def test_any_value_is_either_sound_or_a_validation_error(method: str, data: object) -> None:
@@ -198,7 +199,7 @@ def test_any_value_is_either_sound_or_a_validation_error(method: str, data: obje
         sound = contract.validate(method, data)
     except ValidationException:
         return
-    operation = contract.OPERATIONS[method]
+    operation = OPERATIONS[method]
     assert set(operation.required) <= sound.keys() <= operation.checks.keys()
     assert None not in sound.values()
 
