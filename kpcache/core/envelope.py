@@ -63,8 +63,12 @@ _LENGTH_BYTES = 4
 
 
 class Envelope(NamedTuple):
-    """A blob taken apart, nothing of it verified. Ids are raw bytes; ``ciphertext`` includes the tag."""
+    """A blob taken apart, nothing of it verified. Ids are raw bytes; ``ciphertext`` includes the tag.
 
+    ``is_ours``: magic and version are this format's; if not, the rest means nothing, and must not open.
+    """
+
+    is_ours: bool
     header: bytes
     key_id: bytes
     material_id: bytes
@@ -101,10 +105,15 @@ def associated_data(header: bytes, context: Mapping[str, str]) -> bytes:
 
 
 def parse(blob: bytes) -> Envelope:
-    """Take a blob apart. Raises ``InvalidCiphertextException`` if length, magic or version are not ours."""
-    if not HEADER_BYTES + TAG_BYTES < len(blob) <= MAX_BLOB_BYTES or blob[:5] != MAGIC + VERSION:
+    """Take a blob apart. Raises ``InvalidCiphertextException`` for a length that no blob has.
+
+    Magic and version are only noted, for whoever opens it to refuse when the time comes: a refusal must not
+    tell by its time which check it was, and every one but that of the length could.
+    """
+    if not HEADER_BYTES + TAG_BYTES < len(blob) <= MAX_BLOB_BYTES:
         raise InvalidCiphertextException
     return Envelope(
+        is_ours=blob[:5] == MAGIC + VERSION,
         header=blob[:129],
         key_id=blob[5:21],
         material_id=blob[21:53],

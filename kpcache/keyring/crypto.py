@@ -23,6 +23,8 @@ from kpcache.errors import ConfigError, InvalidCiphertextException
 EPOCH_S: Final = 3600.0
 EPOCH_WRAPS: Final = 2**32
 MATERIAL_BYTES: Final = 32
+# In place of a material that is not here: keys derived from it open nothing, they only take the time.
+_DECOY: Final = bytes(MATERIAL_BYTES)
 _MATERIAL_ID_LABEL: Final = b"kpcache material id 1"
 
 
@@ -85,17 +87,26 @@ class Epoch:
         return header + self._cipher.encrypt(nonce, plaintext, envelope.associated_data(header, context))
 
 
-def unwrap(secret: bytes, blob: envelope.Envelope, context: Mapping[str, str]) -> bytes:
-    """The plaintext of a blob that names this material. Raises ``InvalidCiphertextException``, no more said.
+def unwrap(secret: bytes | None, blob: envelope.Envelope, context: Mapping[str, str]) -> bytes:
+    """The plaintext of a blob that names this material; None for one that names no material of ours.
 
-    The commitment is compared first, in constant time: a blob made to open under two materials never
-    reaches the cipher.
+    Raises ``InvalidCiphertextException``, no more said, and not by its time either: whatever is wrong, a key
+    is derived, the commitment compared in constant time and the cipher run before anything is refused.
+    A plaintext whose commitment is wrong is thrown away: GCM-SIV alone would let a blob that was made for it
+    open under two materials.
     """
-    cipher, commitment = _derive(secret, blob.key_id, blob.material_id, blob.salt)
-    if not hmac.compare_digest(commitment, blob.commitment):
-        raise InvalidCiphertextException
+    derived_from = _DECOY if secret is None else secret
+    cipher, commitment = _derive(derived_from, blob.key_id, blob.material_id, blob.salt)
+    is_committed = hmac.compare_digest(commitment, blob.commitment)
     try:
-        return cipher.decrypt(blob.nonce, blob.ciphertext, envelope.associated_data(blob.header, context))
+        plaintext = cipher.decrypt(
+            blob.nonce, blob.ciphertext, envelope.associated_data(blob.header, context)
+        )
     except (InvalidTag, UnicodeEncodeError):
-        # From None: the cause would tell a reader of the log which check it was.
-        raise InvalidCiphertextException from None
+        is_authentic = False
+    else:
+        is_authentic = True
+    if is_authentic and is_committed and blob.is_ours and secret is not None:
+        return plaintext
+    # Out here, and so without a cause: that would tell a reader of the log which check it was.
+    raise InvalidCiphertextException

@@ -1,14 +1,18 @@
 """What the keyring file says: keys, their materials, aliases; between records and bytes, without files.
 
-The file is one JSON object: ``format`` "kpcache keyring", ``version`` 1, ``content``, and ``checksum``,
+The file is one JSON object: ``format`` "kpcache keyring", ``version`` 2, ``content``, and ``checksum``,
 the SHA-256 in hex of the content as JSON with sorted keys, no spaces, ASCII only. The checksum finds
 damage; it does not keep out someone who can write the file. Content:
 
 - ``keys``: a list of ``key_id`` (UUID), ``state`` (KMS's KeyState), ``created_s``, ``deletion_s`` (null
-  unless PendingDeletion), ``description`` and ``materials``; times are Unix seconds.
+  unless PendingDeletion), ``description``, ``tags`` (an object) and ``materials``; times are Unix seconds.
 - ``materials``: a list of ``material_id`` (64 hex digits), ``created_s``, ``secret`` (32 bytes, base64).
   Oldest first, never empty; the last one wraps, all of them open.
 - ``aliases``: an object from ``alias/NAME`` to the id of a key.
+- ``revision``: 1 for a new keyring, one more with every change of what is above. ``exported_revision``:
+  the revision of the last export that is known to be on a disk; 0 if there was none.
+
+Version 1, which had no tags and no revisions, is read as one that was never exported.
 
 Fields that are not known are refused: the next write would lose them. A change that an older kpcache
 must not touch raises the version.
@@ -18,6 +22,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -25,8 +30,9 @@ from typing import Any, Final, TypeVar
 from kpcache.keyring import crypto, names
 
 FORMAT: Final = "kpcache keyring"
-VERSION: Final = 1
+VERSION: Final = 2
 STATES: Final = frozenset({"Enabled", "Disabled", "PendingDeletion"})
+_KEY_FIELDS: Final = {"key_id", "state", "created_s", "deletion_s", "description", "tags", "materials"}
 T = TypeVar("T")
 
 
@@ -52,15 +58,18 @@ class KeyRecord:
     created_s: float
     deletion_s: float | None
     description: str
+    tags: Mapping[str, str]
     materials: tuple[Material, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The whole keyring. Every alias names a key that is there."""
+    """The whole keyring. Every alias names a key that is there; ``changes`` has all legal changes."""
 
     keys: tuple[KeyRecord, ...]
     aliases: Mapping[str, str]
+    revision: int
+    exported_revision: int
 
 
 def encode(document: Document) -> bytes:
@@ -68,6 +77,8 @@ def encode(document: Document) -> bytes:
     content = {
         "keys": [_key_as_json(key) for key in document.keys],
         "aliases": dict(document.aliases),
+        "revision": document.revision,
+        "exported_revision": document.exported_revision,
     }
     file = {"format": FORMAT, "version": VERSION, "checksum": _checksum(content), "content": content}
     return json.dumps(file, indent=1).encode("ascii") + b"\n"
@@ -84,21 +95,41 @@ def decode(data: bytes) -> Document:
         raise DocumentError("it is not JSON")
     if not isinstance(file, dict) or file.get("format") != FORMAT:
         raise DocumentError("it is not a kpcache keyring")
-    if file.get("version") != VERSION:
-        raise DocumentError(f"it is not of version {VERSION}, the only one that this kpcache reads")
+    version = file.get("version")
+    if version not in (1, VERSION):
+        raise DocumentError(f"it is not of version 1 or {VERSION}, the only ones that this kpcache reads")
     content = _field(file, "content", dict, "")
     if _field(file, "checksum", str, "") != _checksum(content):
         raise DocumentError("its checksum does not match: it is damaged, or was edited by hand")
+    return _document(_from_version_1(content) if version == 1 else content)
+
+
+def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
     _only(content, {"keys", "aliases"}, "content")
+    keys = [
+        {**_only(key, _KEY_FIELDS - {"tags"}, f"content.keys[{index}]"), "tags": {}}
+        for index, key in enumerate(_field(content, "keys", list, "content"))
+    ]
+    return {**content, "keys": keys, "revision": 1, "exported_revision": 0}
+
+
+def _document(content: dict[str, Any]) -> Document:
+    _only(content, {"keys", "aliases", "revision", "exported_revision"}, "content")
     records = _field(content, "keys", list, "content")
     keys = tuple(_key_from_json(item, f"content.keys[{index}]") for index, item in enumerate(records))
-    aliases: dict[str, Any] = _field(content, "aliases", dict, "content")
+    aliases = _strings(content, "aliases", "content")
     ids = {key.key_id for key in keys}
     if len(ids) != len(keys):
         raise DocumentError("content.keys names a key twice")
-    if not ids.issuperset(map(str, aliases.values())):
+    if not ids.issuperset(aliases.values()):
         raise DocumentError("content.aliases names a key that is not there")
-    return Document(keys, aliases)
+    if not all(map(names.is_alias, aliases)):
+        raise DocumentError("content.aliases has a name that is not alias/ and letters, digits, /_-")
+    revision = _field(content, "revision", int, "content")
+    exported = _field(content, "exported_revision", int, "content")
+    if not 0 <= exported <= revision or revision < 1:
+        raise DocumentError("content.revision and content.exported_revision do not fit")
+    return Document(keys, aliases, revision, exported)
 
 
 def _checksum(content: dict[str, Any]) -> str:
@@ -121,12 +152,13 @@ def _key_as_json(key: KeyRecord) -> dict[str, Any]:
         "created_s": key.created_s,
         "deletion_s": key.deletion_s,
         "description": key.description,
+        "tags": dict(key.tags),
         "materials": materials,
     }
 
 
 def _key_from_json(item: object, where: str) -> KeyRecord:
-    fields = _only(item, {"key_id", "state", "created_s", "deletion_s", "description", "materials"}, where)
+    fields = _only(item, _KEY_FIELDS, where)
     key_id = _field(fields, "key_id", str, where)
     if not names.is_key_id(key_id):
         raise DocumentError(f"{where}.key_id is not a UUID")
@@ -140,12 +172,15 @@ def _key_from_json(item: object, where: str) -> KeyRecord:
     materials = tuple(_material(entry, key_id, f"{where}.materials[{n}]") for n, entry in enumerate(items))
     if not materials:
         raise DocumentError(f"{where}.materials is empty")
+    if len({material.material_id for material in materials}) != len(materials):
+        raise DocumentError(f"{where}.materials names a material twice")
     return KeyRecord(
         key_id=key_id,
         state=state,
-        created_s=_field(fields, "created_s", float, where),
-        deletion_s=_field(fields, "deletion_s", float, where) if pending else None,
+        created_s=_time(fields, "created_s", where),
+        deletion_s=_time(fields, "deletion_s", where) if pending else None,
         description=_field(fields, "description", str, where),
+        tags=_strings(fields, "tags", where),
         materials=materials,
     )
 
@@ -161,7 +196,7 @@ def _material(item: object, key_id: str, where: str) -> Material:
     name = _field(fields, "material_id", str, where)
     if name != crypto.material_id(secret, key_id):
         raise DocumentError(f"{where}.material_id is not the one of this secret under this key")
-    return Material(name, _field(fields, "created_s", float, where), secret)
+    return Material(name, _time(fields, "created_s", where), secret)
 
 
 def _only(item: object, names: set[str], where: str) -> dict[str, Any]:
@@ -176,3 +211,17 @@ def _field(fields: dict[str, Any], name: str, kind: type[T], where: str) -> T:
     if type(value) is not kind:
         raise DocumentError(f"{where}.{name}".lstrip(".") + f" is not of type {kind.__name__}")
     return value
+
+
+def _time(fields: dict[str, Any], name: str, where: str) -> float:
+    value = _field(fields, name, float, where)
+    if not math.isfinite(value):  # JSON has no such numbers, Python's reader takes them all the same
+        raise DocumentError(f"{where}.{name} is not a time")
+    return value
+
+
+def _strings(fields: dict[str, Any], name: str, where: str) -> dict[str, str]:
+    table: dict[str, Any] = _field(fields, name, dict, where)
+    if not all(type(value) is str for value in table.values()):
+        raise DocumentError(f"{where}.{name} has a value that is not of type str")
+    return table

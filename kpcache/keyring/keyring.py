@@ -12,19 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import urandom as kernel_urandom
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from kpcache.core import envelope
 from kpcache.core.contract import shown
-from kpcache.errors import (
-    ConfigError,
-    DisabledException,
-    InvalidCiphertextException,
-    KMSInvalidStateException,
-    ValidationException,
-)
-from kpcache.keyring import crypto, document, names
-from kpcache.keyring.document import Document, DocumentError, KeyRecord, Material
+from kpcache.errors import ConfigError, DisabledException, KMSInvalidStateException, ValidationException
+from kpcache.keyring import changes, crypto, document, names, views
+from kpcache.keyring.document import Document, DocumentError, KeyRecord
 from kpcache.keyring.store import FILE_NAME, MARK_NAME, Store
 
 Create = Literal["if_empty", "never"]
@@ -32,11 +26,17 @@ Create = Literal["if_empty", "never"]
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as it was when resolved. ``material_id`` is the current one, 64 hex digits."""
+    """A key as it was when resolved. Which material wraps is settled only when it does."""
 
     key_id: str
     arn: str
     state: str
+
+
+class Wrapped(NamedTuple):
+    """A blob, and the material that it was made with, 64 hex digits."""
+
+    blob: bytes
     material_id: str
 
 
@@ -52,38 +52,59 @@ class Decrypted:
 class _Entry:
     """A key in use: its record, what clients see of it, its secrets by raw material id, its epoch if any."""
 
-    __slots__ = ("epoch", "key", "record", "secrets")
+    __slots__ = ("epoch", "key", "material_id", "record", "secrets")
 
     def __init__(self, record: KeyRecord) -> None:
         self.record = record
-        self.key = Key(
-            record.key_id,
-            f"{names.ARN_PREFIX}key/{record.key_id}",
-            record.state,
-            record.materials[-1].material_id,
-        )
+        self.key = Key(record.key_id, names.key_arn(record.key_id), record.state)
+        self.material_id = record.materials[-1].material_id
         self.secrets = {bytes.fromhex(item.material_id): item.secret for item in record.materials}
         self.epoch: crypto.Epoch | None = None
 
 
 class Keyring:
-    """Keys, aliases and their epochs. Made by ``open``."""
+    """Keys, aliases and their epochs, as the content in force says."""
 
     def __init__(
-        self, content: Document, monotonic: Callable[[], float], urandom: Callable[[int], bytes]
+        self,
+        content: Document,
+        monotonic: Callable[[], float] = time.monotonic,
+        urandom: Callable[[int], bytes] = kernel_urandom,
     ) -> None:
-        """Use an already durable ``content``."""
-        entries = [_Entry(record) for record in content.keys]
-        self._by_id = {entry.key.key_id: entry for entry in entries}
-        self._by_raw_id = {uuid.UUID(entry.key.key_id).bytes: entry for entry in entries}
-        # All four forms of a KeyId in one look-up.
-        self._names: dict[str, Key] = {}
-        for entry in entries:
-            self._names[entry.key.key_id] = self._names[entry.key.arn] = entry.key
-        for alias, key_id in content.aliases.items():
-            self._names[alias] = self._names[names.ARN_PREFIX + alias] = self._by_id[key_id].key
+        """Use an already durable ``content``. ``monotonic`` gives seconds, ``urandom`` the kernel's bytes.
+
+        Raises ``ConfigError`` where the installed OpenSSL cannot do it.
+        """
+        crypto.require_support()
         self._monotonic = monotonic
         self._urandom = urandom
+        self._by_id: dict[str, _Entry] = {}
+        self.adopt(content)
+
+    @property
+    def content(self) -> Document:
+        """What is in force."""
+        return self._content
+
+    def adopt(self, content: Document) -> None:
+        """Bring a new, already durable ``content`` into force: what it lacks can be used no more.
+
+        A key whose current material stays goes on with its epoch: administration ends none early.
+        """
+        entries = {record.key_id: _Entry(record) for record in content.keys}
+        for key_id, entry in entries.items():
+            before = self._by_id.get(key_id)
+            if before is not None and before.material_id == entry.material_id:
+                entry.epoch = before.epoch
+        self._content = content
+        self._by_id = entries
+        self._by_raw_id = {uuid.UUID(key_id).bytes: entry for key_id, entry in entries.items()}
+        # All four forms of a KeyId in one look-up.
+        self._names: dict[str, Key] = {}
+        for entry in entries.values():
+            self._names[entry.key.key_id] = self._names[entry.key.arn] = entry.key
+        for alias, key_id in content.aliases.items():
+            self._names[alias] = self._names[names.ARN_PREFIX + alias] = entries[key_id].key
 
     @classmethod
     def open(
@@ -113,7 +134,7 @@ class Keyring:
             data = store.read()
             if data is None:
                 _require_may_create(store, create)
-                store.write(document.encode(_first_document(default_alias, float(now()), urandom)))
+                store.write(document.encode(changes.first(default_alias, float(now()), urandom)))
                 data = store.read()
             content = _decode(data, store)
             store.mark()
@@ -133,30 +154,12 @@ class Keyring:
 
     def describe(self, key: Key) -> dict[str, Any]:
         """KMS's KeyMetadata. Times are Unix seconds. Raises ``NotFoundException``."""
-        record = self._entry(key).record
-        metadata: dict[str, Any] = {
-            "AWSAccountId": names.ACCOUNT,
-            "KeyId": record.key_id,
-            "Arn": f"{names.ARN_PREFIX}key/{record.key_id}",
-            "CreationDate": record.created_s,
-            "Enabled": record.state == "Enabled",
-            "Description": record.description,
-            "KeyUsage": "ENCRYPT_DECRYPT",
-            "KeyState": record.state,
-            "Origin": "AWS_KMS",  # KMS's word for material made by the key service itself
-            "KeyManager": "CUSTOMER",
-            "CustomerMasterKeySpec": "SYMMETRIC_DEFAULT",
-            "KeySpec": "SYMMETRIC_DEFAULT",
-            "EncryptionAlgorithms": ["SYMMETRIC_DEFAULT"],
-            "MultiRegion": False,
-            "CurrentKeyMaterialId": record.materials[-1].material_id,
-        }
-        if record.deletion_s is not None:
-            metadata["DeletionDate"] = record.deletion_s
-        return metadata
+        return views.key_metadata(self._entry(key).record)
 
-    def encrypt(self, key: Key, plaintext: bytes, context: Mapping[str, str]) -> bytes:
-        """The blob of 1 to 4096 bytes of plaintext: 145 bytes longer; ``core/envelope`` has its format.
+    def encrypt(self, key: Key, plaintext: bytes, context: Mapping[str, str]) -> Wrapped:
+        """Wrap 1 to 4096 bytes: the blob is 145 bytes longer; ``core/envelope`` has its format.
+
+        The key is used as it is now, in whatever state and with whatever material it was resolved.
 
         Raises ``ValidationException`` for a length outside that or a context without a UTF-8 form, and
         ``NotFoundException``, ``DisabledException`` or ``KMSInvalidStateException`` for the key.
@@ -171,11 +174,11 @@ class Keyring:
             )
         epoch, now = entry.epoch, self._monotonic()
         if epoch is None or epoch.is_over(now):
-            material = entry.record.materials[-1]
-            epoch = crypto.Epoch(material.secret, entry.key.key_id, material.material_id, now, self._urandom)
+            secret = entry.record.materials[-1].secret
+            epoch = crypto.Epoch(secret, entry.key.key_id, entry.material_id, now, self._urandom)
             entry.epoch = epoch
         try:
-            return epoch.wrap(plaintext, context)
+            return Wrapped(epoch.wrap(plaintext, context), entry.material_id)
         except UnicodeEncodeError:
             raise ValidationException("The encryption context has no UTF-8 form: a lone surrogate") from None
 
@@ -188,10 +191,9 @@ class Keyring:
         """
         sealed = envelope.parse(blob)
         entry = self._by_raw_id.get(sealed.key_id)
-        secret = entry.secrets.get(sealed.material_id) if entry else None
-        if entry is None or secret is None:
-            raise InvalidCiphertextException
+        secret = None if entry is None else entry.secrets.get(sealed.material_id)
         plaintext = crypto.unwrap(secret, sealed, context)
+        assert entry is not None  # noqa: S101 - or there were no secret, and nothing would have opened
         require_usable(entry.key)
         return Decrypted(entry.key, plaintext, sealed.material_id.hex())
 
@@ -226,14 +228,6 @@ def _require_may_create(store: Store, create: Create) -> None:
             f"{store.path}: missing, yet the folder was in use (it holds {shown(', '.join(strangers))}); "
             f"{restore}; or, for a first start, give it an empty folder"
         )
-
-
-def _first_document(alias: str, now: float, urandom: Callable[[int], bytes]) -> Document:
-    key_id = str(uuid.UUID(bytes=urandom(16), version=4))
-    secret = urandom(crypto.MATERIAL_BYTES)
-    material = Material(crypto.material_id(secret, key_id), now, secret)
-    record = KeyRecord(key_id, "Enabled", now, None, "Made at the first start", (material,))
-    return Document((record,), {alias: key_id})
 
 
 def _decode(data: bytes | None, store: Store) -> Document:

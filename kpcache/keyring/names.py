@@ -18,6 +18,11 @@ _ARN: Final = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):[0-9]{12}:(key|alias)
 _ALIAS: Final = re.compile(r"alias/(?!aws/)[a-zA-Z0-9/_-]{1,250}", re.ASCII)
 
 
+def key_arn(key_id: str) -> str:
+    """The ARN of a key of this keyring."""
+    return f"{ARN_PREFIX}key/{key_id}"
+
+
 def is_alias(text: str) -> bool:
     """Whether this can be the name of an alias, ``alias/`` included."""
     return _ALIAS.fullmatch(text) is not None
