@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-import os
+import math
 import traceback
 import uuid
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from kpcache.keyring import crypto, document
 from kpcache.keyring.document import Document, DocumentError, KeyRecord, Material
+from tests.keyrings import document_of, record
 
 times = st.floats(min_value=0, max_value=4e9)
 
@@ -23,25 +24,25 @@ times = st.floats(min_value=0, max_value=4e9)
 def records(draw: st.DrawFn) -> KeyRecord:
     key_id = str(uuid.UUID(bytes=draw(st.binary(min_size=16, max_size=16)), version=4))
     state = draw(st.sampled_from(sorted(document.STATES)))
-    secrets = draw(st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=3))
+    secrets = draw(st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=3, unique=True))
     materials = tuple(Material(crypto.material_id(item, key_id), draw(times), item) for item in secrets)
     deletion_s = draw(times) if state == "PendingDeletion" else None
-    return KeyRecord(key_id, state, draw(times), deletion_s, draw(st.text(max_size=9)), materials)
+    tags = draw(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3))
+    return KeyRecord(key_id, state, draw(times), deletion_s, draw(st.text(max_size=9)), tags, materials)
 
 
 @st.composite
 def documents(draw: st.DrawFn) -> Document:
     keys = draw(st.lists(records(), min_size=1, max_size=3, unique_by=lambda key: key.key_id))
     names = draw(st.lists(st.from_regex(r"alias/[a-z]{1,5}", fullmatch=True), unique=True, max_size=4))
-    return Document(tuple(keys), {name: draw(st.sampled_from(keys)).key_id for name in names})
+    aliases = {name: draw(st.sampled_from(keys)).key_id for name in names}
+    revision = draw(st.integers(1, 99))
+    return Document(tuple(keys), aliases, revision, draw(st.integers(0, revision)))
 
 
-SECRET = os.urandom(32)
-KEY_ID = str(uuid.UUID(bytes=os.urandom(16), version=4))
-MATERIAL = Material(crypto.material_id(SECRET, KEY_ID), 1.0, SECRET)
-GOOD = document.encode(
-    Document((KeyRecord(KEY_ID, "Enabled", 1.0, None, "", (MATERIAL,)),), {"alias/kpcache": KEY_ID})
-)
+RECORD = record()
+SECRET = RECORD.materials[0].secret
+GOOD = document.encode(document_of(RECORD))
 
 
 def refusal(data: bytes) -> str:
@@ -99,7 +100,7 @@ def test_a_part_of_a_file_is_refused(size: int) -> None:
         (b"[" * 100_000, "it is not JSON"),
         (b"[]", "it is not a kpcache keyring"),
         (b'{"format": "another"}', "it is not a kpcache keyring"),
-        (GOOD.replace(b'"version": 1', b'"version": 2'), "it is not of version 1, the only one"),
+        (GOOD.replace(b'"version": 2', b'"version": 3'), "it is not of version 1 or 2, the only ones"),
         (GOOD.replace(b'"checksum"', b'"check"'), "checksum is not of type str"),
         (GOOD.replace(b'"content"', b'"contents"'), "content is not of type dict"),
         (changed(lambda content: content["aliases"].clear(), seal=False), "its checksum does not match"),
@@ -124,7 +125,15 @@ def _material(content: dict[str, Any]) -> Any:
         (lambda content: content.update(keys={}), "content.keys is not of type list"),
         (lambda content: content.update(aliases=[]), "content.aliases is not of type dict"),
         (lambda content: content["aliases"].update({"alias/x": "nobody"}), "a key that is not there"),
-        (lambda content: content["aliases"].update({"alias/x": None}), "a key that is not there"),
+        (lambda content: content["aliases"].update({"alias/x": None}), "a value that is not of type str"),
+        (
+            lambda content: content["aliases"].update({"x": _key(content)["key_id"]}),
+            "a name that is not alias/",
+        ),
+        (lambda content: content.update(revision=True), "content.revision is not of type int"),
+        (lambda content: content.update(revision=0), "content.exported_revision do not fit"),
+        (lambda content: content.update(exported_revision=2), "content.exported_revision do not fit"),
+        (lambda content: content.update(exported_revision=-1), "content.exported_revision do not fit"),
         (lambda content: content["keys"].append(_key(content)), "names a key twice"),
         (lambda content: content["keys"].append(7), "keys[1] does not have exactly the fields"),
         (lambda content: _key(content).update(policy=""), "keys[0] does not have exactly the fields"),
@@ -134,6 +143,12 @@ def _material(content: dict[str, Any]) -> Any:
         (lambda content: _key(content).update(created_s=True), "keys[0].created_s is not of type float"),
         (lambda content: _key(content).update(deletion_s=1.0), "deletion_s does not fit the state"),
         (lambda content: _key(content).update(state="PendingDeletion"), "deletion_s does not fit the state"),
+        (lambda content: _key(content).update(created_s=math.nan), "keys[0].created_s is not a time"),
+        (lambda content: _key(content).update(tags={"a": 1}), "tags has a value that is not of type str"),
+        (
+            lambda content: _key(content)["materials"].append(_material(content)),
+            "keys[0].materials names a material twice",
+        ),
         (lambda content: _key(content).update(materials=[]), "keys[0].materials is empty"),
         (lambda content: _material(content).pop("created_s"), "materials[0] does not have exactly"),
         (lambda content: _material(content).update(secret="*"), "materials[0].secret is not base64"),
@@ -150,3 +165,16 @@ def test_a_secret_moved_to_another_key_is_found() -> None:
     other = str(uuid.UUID(int=7))
     moved = changed(lambda content: (_key(content).update(key_id=other), content["aliases"].clear()))
     assert "is not the one of this secret under this key" in refusal(moved)
+
+
+def test_a_file_of_version_1_is_read_as_one_that_was_never_exported() -> None:
+    file = json.loads(GOOD)
+    for name in ("revision", "exported_revision"):
+        del file["content"][name]
+    del file["content"]["keys"][0]["tags"]
+    file["version"] = 1
+    canonical = json.dumps(file["content"], sort_keys=True, separators=(",", ":"))
+    file["checksum"] = hashlib.sha256(canonical.encode()).hexdigest()
+    assert document.decode(json.dumps(file).encode()) == document.decode(GOOD)
+    file["content"]["keys"][0]["tags"] = {}
+    assert "checksum" in refusal(json.dumps(file).encode())

@@ -1,9 +1,11 @@
 """Wrapping and opening, with the keyring's content made up in memory: no file, no clock, own randomness."""
 
+import dataclasses
 import hmac
 import os
 import traceback
 import uuid
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
@@ -18,27 +20,20 @@ from kpcache.errors import (
     ValidationException,
 )
 from kpcache.keyring import Keyring, crypto
-from kpcache.keyring.document import Document, KeyRecord, Material
+from kpcache.keyring.document import KeyRecord
+from tests.keyrings import ALIAS, keyring_of, record
 
-ALIAS = "alias/kpcache"
 CONTEXT = {"app": "billing", "tenant": "é"}
 text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8)
 contexts = st.dictionaries(text, text, max_size=5)
 
 
-def record() -> KeyRecord:
-    key_id, secret = str(uuid.UUID(bytes=os.urandom(16), version=4)), os.urandom(32)
-    material = Material(crypto.material_id(secret, key_id), 0.0, secret)
-    return KeyRecord(key_id, "Enabled", 0.0, None, "", (material,))
-
-
-def keyring(*records: KeyRecord) -> Keyring:
-    """The first record is what the alias names."""
-    return Keyring(Document(records, {ALIAS: records[0].key_id}), lambda: 0.0, os.urandom)
-
-
-RING = keyring(record())
+RING = keyring_of(record())
 KEY = RING.resolve(ALIAS)
+
+
+def wrap(plaintext: bytes, context: dict[str, str], ring: Keyring = RING) -> bytes:
+    return ring.encrypt(ring.resolve(ALIAS), plaintext, context).blob
 
 
 def assert_refused(blob: bytes, context: dict[str, str], ring: Keyring = RING) -> None:
@@ -54,14 +49,15 @@ def assert_refused(blob: bytes, context: dict[str, str], ring: Keyring = RING) -
 @settings(deadline=None)
 @given(st.binary(min_size=1, max_size=4096), contexts)
 def test_what_was_wrapped_opens_with_the_same_context(plaintext: bytes, context: dict[str, str]) -> None:
-    blob = RING.encrypt(KEY, plaintext, context)
+    blob = wrap(plaintext, context)
     assert len(blob) == len(plaintext) + 145 <= envelope.MAX_BLOB_BYTES
     opened = RING.decrypt(blob, dict(reversed(context.items())))
-    assert (opened.key, opened.plaintext, opened.material_id) == (KEY, plaintext, KEY.material_id)
+    assert (opened.key, opened.plaintext) == (KEY, plaintext)
+    assert opened.material_id == RING.describe(KEY)["CurrentKeyMaterialId"]
 
 
 def test_every_bit_counts() -> None:
-    blob = RING.encrypt(KEY, b"sixteen bytes...", CONTEXT)
+    blob = wrap(b"sixteen bytes...", CONTEXT)
     for bit in range(len(blob) * 8):
         flipped = bytearray(blob)
         flipped[bit // 8] ^= 1 << bit % 8
@@ -69,7 +65,7 @@ def test_every_bit_counts() -> None:
 
 
 def test_no_blob_opens_cut_or_continued() -> None:
-    blob = RING.encrypt(KEY, b"sixteen bytes...", CONTEXT)
+    blob = wrap(b"sixteen bytes...", CONTEXT)
     for size in range(len(blob)):
         assert_refused(blob[:size], CONTEXT)
     for more in (b"\0", blob, bytes(6144)):
@@ -81,7 +77,7 @@ def test_no_blob_opens_cut_or_continued() -> None:
 @given(contexts, contexts)
 def test_another_context_does_not_open_it(context: dict[str, str], other: dict[str, str]) -> None:
     assume(context != other)
-    assert_refused(RING.encrypt(KEY, b"private", context), other)
+    assert_refused(wrap(b"private", context), other)
 
 
 @settings(deadline=None)
@@ -94,7 +90,7 @@ def test_a_context_split_otherwise_does_not_open_it(context: dict[str, str], dat
     pieces += [""] * (len(pieces) % 2)
     other = dict(zip(pieces[::2], pieces[1::2], strict=True))
     assume(other != context)
-    assert_refused(RING.encrypt(KEY, b"private", context), other)
+    assert_refused(wrap(b"private", context), other)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +108,7 @@ def test_a_context_split_otherwise_does_not_open_it(context: dict[str, str], dat
     ],
 )
 def test_contexts_that_have_been_taken_for_each_other(context: dict[str, str], other: dict[str, str]) -> None:
-    assert_refused(RING.encrypt(KEY, b"private", context), other)
+    assert_refused(wrap(b"private", context), other)
 
 
 @settings(deadline=None)
@@ -122,39 +118,82 @@ def test_bytes_that_are_no_blob_are_refused(blob: bytes) -> None:
 
 
 def test_a_blob_of_another_keyring_is_refused() -> None:
-    assert_refused(RING.encrypt(KEY, b"private", {}), {}, keyring(record()))
+    assert_refused(wrap(b"private", {}), {}, keyring_of(record()))
 
 
 def test_a_blob_under_one_key_relabelled_as_anothers_is_refused() -> None:
-    ring = keyring(record(), second := record())
-    blob = ring.encrypt(ring.resolve(ALIAS), b"private", {})
+    ring = keyring_of(record(), second := record())
+    blob = wrap(b"private", {}, ring)
     ids = uuid.UUID(second.key_id).bytes + bytes.fromhex(second.materials[0].material_id)
     assert_refused(blob[:5] + ids + blob[53:], {}, ring)
 
 
-def test_a_wrong_commitment_is_refused_though_the_rest_authenticates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A blob that the cipher alone would open; and the commitment is compared in constant time."""
-    only = record()
-    secret, salt, nonce = only.materials[0].secret, os.urandom(32), os.urandom(12)
-    ids = uuid.UUID(only.key_id).bytes, bytes.fromhex(only.materials[0].material_id)
+def sealed_by_hand(
+    ring_key: KeyRecord, *, version: bytes = envelope.VERSION, commitment: bytes | None = None
+) -> bytes:
+    """A blob that its cipher would open, whatever its version and its commitment say."""
+    secret, salt, nonce = ring_key.materials[0].secret, os.urandom(32), os.urandom(12)
+    ids = uuid.UUID(ring_key.key_id).bytes, bytes.fromhex(ring_key.materials[0].material_id)
     derived = hmac.digest(secret, envelope.derivation_message(*ids, salt), "sha512")
-    compared = []
+    header = envelope.MAGIC + version + b"".join(ids) + salt + (commitment or derived[32:]) + nonce
+    return header + AESGCMSIV(derived[:32]).encrypt(nonce, b"private", envelope.associated_data(header, {}))
 
-    def compare_digest(a: bytes, b: bytes) -> bool:
-        compared.append((a, b))
-        return a == b
 
-    monkeypatch.setattr(hmac, "compare_digest", compare_digest)
+def test_a_wrong_commitment_is_refused_though_the_rest_authenticates() -> None:
+    only = record()
+    ring = keyring_of(only)
+    assert ring.decrypt(sealed_by_hand(only), {}).plaintext == b"private"
+    assert_refused(sealed_by_hand(only, commitment=bytes(32)), {}, ring)
 
-    def made_with(commitment: bytes) -> bytes:
-        header = envelope.header_before_nonce(*ids, salt, commitment) + nonce
-        return header + AESGCMSIV(derived[:32]).encrypt(
-            nonce, b"private", envelope.associated_data(header, {})
-        )
 
-    assert keyring(only).decrypt(made_with(derived[32:]), {}).plaintext == b"private"
-    assert_refused(made_with(bytes(32)), {}, keyring(only))
-    assert compared == [(derived[32:], derived[32:]), (derived[32:], bytes(32))]
+def test_another_version_is_refused_though_all_of_it_authenticates() -> None:
+    only = record()
+    assert_refused(sealed_by_hand(only, version=b"\x02"), {}, keyring_of(only))
+
+
+def test_every_refusal_does_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that its time does not tell which check failed: derive, compare in constant time, decipher."""
+    work: list[str] = []
+
+    class Cipher:
+        def __init__(self, key: bytes) -> None:
+            self._cipher = AESGCMSIV(key)
+
+        def decrypt(self, *args: bytes) -> bytes:
+            work.append("decipher")
+            return self._cipher.decrypt(*args)
+
+    def noting(name: str, call: Any) -> Any:
+        def noted(*args: Any) -> Any:
+            work.append(name)
+            return call(*args)
+
+        return noted
+
+    only, other = record(), record()
+    ring = keyring_of(only)
+    good = wrap(b"private", CONTEXT, ring)
+    flipped = [
+        good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in (0, 4, 5, 21, 53, 85, 117, 129, -1)
+    ]
+    refused = [
+        *((blob, CONTEXT) for blob in flipped),
+        (good, {}),
+        (wrap(b"private", CONTEXT, keyring_of(other)), CONTEXT),
+        (sealed_by_hand(only, commitment=bytes(32)), {}),
+        (sealed_by_hand(only, version=b"\x02"), {}),
+        (os.urandom(len(good)), {}),
+    ]
+    monkeypatch.setattr(crypto, "AESGCMSIV", Cipher)
+    monkeypatch.setattr(hmac, "digest", noting("derive", hmac.digest))
+    monkeypatch.setattr(hmac, "compare_digest", noting("compare", hmac.compare_digest))
+    assert ring.decrypt(good, CONTEXT).plaintext == b"private"
+    opening, work[:] = list(work), []
+    assert opening == ["derive", "compare", "decipher"]
+    for blob, context in refused:
+        assert_refused(blob, context, ring)
+        assert work == opening
+        work.clear()
 
 
 def test_known_answer_is_what_an_epoch_writes_and_unwrap_reads() -> None:
@@ -176,12 +215,12 @@ def test_a_plaintext_of_a_length_that_kms_refuses(size: int) -> None:
     with pytest.raises(
         ValidationException, match="Value at 'plaintext' failed to satisfy constraint: Member must"
     ):
-        RING.encrypt(KEY, bytes(size), {})
+        wrap(bytes(size), {})
 
 
 def test_a_context_without_utf8_form_is_not_wrapped() -> None:
     with pytest.raises(ValidationException):
-        RING.encrypt(KEY, b"private", {"app": "\ud800"})
+        wrap(b"private", {"app": "\ud800"})
 
 
 @pytest.mark.parametrize(
@@ -193,9 +232,9 @@ def test_a_context_without_utf8_form_is_not_wrapped() -> None:
 )
 def test_a_key_that_is_not_enabled(state: str, error: type[Exception], message: str) -> None:
     enabled = record()
-    blob = keyring(enabled).encrypt(keyring(enabled).resolve(ALIAS), b"private", {})
+    blob = wrap(b"private", {}, keyring_of(enabled))
     deletion = 9.5 if state == "PendingDeletion" else None
-    ring = keyring(KeyRecord(enabled.key_id, state, 0.0, deletion, "", enabled.materials))
+    ring = keyring_of(dataclasses.replace(enabled, state=state, deletion_s=deletion))
     key = ring.resolve(ALIAS)
     with pytest.raises(error) as wrapping:
         ring.encrypt(key, b"private", {})
@@ -207,8 +246,8 @@ def test_a_key_that_is_not_enabled(state: str, error: type[Exception], message: 
 
 def test_no_representation_shows_a_secret() -> None:
     only = record()
-    ring = keyring(only)
-    opened = ring.decrypt(ring.encrypt(ring.resolve(ALIAS), b"private", {}), {})
+    ring = keyring_of(only)
+    opened = ring.decrypt(wrap(b"private", {}, ring), {})
     shown = " ".join(map(repr, (only, only.materials[0], ring, opened, ring.resolve(ALIAS))))
     assert "private" not in shown
     assert "secret" not in shown
