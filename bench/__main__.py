@@ -12,7 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from bench import hit, hogs, machine, overhead, refill, report, rest
+from bench import hit, hogs, machine, overhead, refill, refusals, report, rest
 from bench.daemon import BenchError
 from bench.progress import Display
 from bench.report import Result
@@ -26,6 +26,7 @@ _PARTS: dict[str, Callable[[Run], Result]] = {
     "refill": refill.measure,
     "hogs": hogs.measure,
     "rest": rest.measure,
+    "refusals": refusals.measure,
 }
 
 
