@@ -4,11 +4,16 @@ The file is the only way to open every blob ever made, so it is never half-writt
 it is durable: temporary, fsync, rename, fsync of the folder. The next start may find a file whose writer
 was killed between the last two steps; hence ``read`` syncs both before it returns.
 
+``keyring.json.previous`` is the state before the last change, for an operator who needs it; nothing here
+reads it. A change that destroys replaces it first, by the new state, and only then the file itself: once
+such a change is in force, no copy in the folder holds what was destroyed, and a kill in between leaves
+the file as it was. The disk and the file system may keep the old blocks for longer, as may backups.
+
 A keyring that was lost must not be replaced by a new one: that would hide the loss, and open nothing. So
 once a keyring is durable, a mark is made durable beside it, before anything is wrapped. A folder with the
 mark and without the keyring has lost it; a folder without the mark has wrapped nothing.
 
-One daemon at a time works here: it holds the lock on ``lock`` in the same folder, which is not taken here.
+One process at a time works here: it holds the lock on ``lock`` in the same folder, which is not taken here.
 """
 
 import contextlib
@@ -23,12 +28,22 @@ from typing import Final
 from kpcache.errors import ConfigError
 
 FILE_NAME: Final = "keyring.json"
+PREVIOUS_NAME: Final = "keyring.json.previous"
 TEMPORARY_NAME: Final = "keyring.json.new"
+# The old file under a second name, on its way to being the previous one.
+OLD_NAME: Final = "keyring.json.old"
 LOCK_NAME: Final = "lock"
 MARK_NAME: Final = "keyring.made"
+_TEMPORARY_NAMES: Final = (TEMPORARY_NAME, OLD_NAME)
 _MARK_TEXT: Final = b"keyring.json was made in this folder. While this file is here, no other is made.\n"
 # 16 MiB: some 20,000 keys. A limit, so that a wrong file is told and not read into memory whole.
 _MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+_CURES: Final = {
+    errno.ENOSPC: "; free some space there",
+    errno.EDQUOT: "; free some of our user's quota there",
+    errno.EROFS: "; mount that file system writable",
+    errno.EIO: "; the kernel's log may say what is wrong with that disk",
+}
 _NOT_REGULAR: Final = "is not a regular file; remove it and restore the keyring from its backup"
 
 
@@ -57,9 +72,14 @@ class Store:
         os.close(self._fd)
 
     def strangers(self) -> list[str]:
-        """What lies in the folder besides the lock and a temporary that a killed writer left, sorted."""
+        """What lies in the folder besides the lock and temporaries that a killed writer left, sorted."""
         with _naming(self._folder):
-            return sorted(set(os.listdir(self._fd)) - {LOCK_NAME, TEMPORARY_NAME})
+            return sorted(set(os.listdir(self._fd)) - {LOCK_NAME, *_TEMPORARY_NAMES})
+
+    def has_previous(self) -> bool:
+        """Whether the state before the last change is there."""
+        with _naming(self._folder):
+            return PREVIOUS_NAME in os.listdir(self._fd)
 
     def is_marked(self) -> bool:
         """Whether there was a keyring here, by the mark that the first one leaves."""
@@ -103,22 +123,43 @@ class Store:
                 os.close(fd)
         return data
 
-    def write(self, data: bytes) -> None:
-        """Put a whole, durable file in place, mode 0600. Raises ``ConfigError``; then the old state stands.
+    def write(self, data: bytes, *, destroys: bool = False) -> None:
+        """Put a whole, durable file in place, mode 0600; what was there becomes the previous one.
 
-        Only where the last step fails, the sync of the folder, the new file is there and may be lost
-        with the machine's power: nothing may be wrapped under what is in it until ``read`` has returned it.
+        ``destroys``: what was there must be gone for good afterwards; the previous one is then equal to
+        the new one. Raises ``ConfigError``; then the old state stands, except where the last step fails,
+        the sync of the folder: the new file is there and may be lost with the machine's power. Nothing
+        may be wrapped under what is in it until ``read`` has returned it.
         """
         with _naming(self.path):
-            self._remove_temporary()
             try:
-                self._write_new(TEMPORARY_NAME, data)
-                os.rename(TEMPORARY_NAME, FILE_NAME, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+                # What a killed writer left may hold what is to be destroyed now.
+                self._remove_temporaries()
+                if destroys:
+                    self._put(PREVIOUS_NAME, data)
+                    # Else a power cut could bring the old one back beside the new keyring.
+                    os.fsync(self._fd)
+                self._put(FILE_NAME, data, keep=not destroys)
             except OSError:
                 with contextlib.suppress(OSError):
-                    self._remove_temporary()
+                    self._remove_temporaries()
                 raise
             os.fsync(self._fd)
+
+    def _put(self, name: str, data: bytes, *, keep: bool = False) -> None:
+        """Replace a file by a whole one. ``keep``: the keyring that was there becomes the previous one."""
+        self._write_new(TEMPORARY_NAME, data)
+        if keep:
+            with contextlib.suppress(FileNotFoundError):  # the first keyring has none before it
+                self._keep_previous()
+        os.rename(TEMPORARY_NAME, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
+    def _keep_previous(self) -> None:
+        """Name the file a second time, so that it is there at every instant under its own name."""
+        os.link(FILE_NAME, OLD_NAME, src_dir_fd=self._fd, dst_dir_fd=self._fd, follow_symlinks=False)
+        os.rename(OLD_NAME, PREVIOUS_NAME, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        # rename(2) does nothing for two names of one file, as a writer killed just before its end leaves.
+        self._remove(OLD_NAME)
 
     def _write_new(self, name: str, data: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -131,18 +172,23 @@ class Store:
         finally:
             os.close(fd)
 
-    def _remove_temporary(self) -> None:
+    def _remove_temporaries(self) -> None:
+        for name in _TEMPORARY_NAMES:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(TEMPORARY_NAME, dir_fd=self._fd)
+            os.unlink(name, dir_fd=self._fd)
 
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn an OSError into a ConfigError that names the path and the system's reason."""
+    """Turn an OSError into a ConfigError that names the path, the reason, and what helps if known."""
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
+        cure = _CURES.get(error.errno or 0, "")
+        raise ConfigError(f"{path}: {error.strerror or error}{cure}") from error
 
 
 def _cure(error: OSError, path: Path) -> str:

@@ -1,0 +1,235 @@
+"""The keyring's content and its file, which change together: opened at a start, changed one step at a time.
+
+A change is in force when it is durable, not before. The file is compared with what was last read or
+written here before each change, since an operator may have put another one in its place; writing over
+that would lose keys.
+
+Blocking, and for one thread at a time. Whoever opens a vault holds the folder's lock.
+"""
+
+import hashlib
+import logging
+import os
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal
+
+from kpcache.core.contract import shown
+from kpcache.errors import ConfigError, KeyUnavailableException, LimitExceededException
+from kpcache.keyring import changes, crypto, document, names
+from kpcache.keyring.document import Document, DocumentError
+from kpcache.keyring.seal import Sealer, Unlock
+from kpcache.keyring.store import FILE_NAME, MARK_NAME, PREVIOUS_NAME, Store
+
+Create = Literal["if_empty", "never"]
+Urandom = Callable[[int], bytes]
+
+# Some 10,000 keys; twice as much goes through the admin socket in one message.
+MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
+_log = logging.getLogger("kpcache")
+
+
+class Vault:
+    """A keyring that is durable. ``content`` is what is in the file, as far as that can be known."""
+
+    def __init__(self, state_dir: Path, sealer: Sealer, data: bytes, content: Document) -> None:
+        """For ``open`` and ``import_first``: ``data`` is in the file, durable, and says ``content``."""
+        self.content = content
+        self._state_dir = state_dir
+        self._sealer = sealer
+        self._digest = _digest(data)
+        # What a write may have left that failed in its last step: its digest, and what it says.
+        self._unconfirmed: tuple[bytes, Document] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        state_dir: Path,
+        *,
+        create: Create,
+        default_alias: str,
+        unlock: Unlock,
+        now: Callable[[], float] = time.time,
+        urandom: Urandom = os.urandom,
+    ) -> "Vault":
+        """Read ``state_dir/keyring.json``; make it first, with one key, where that is allowed.
+
+        The one key is named ``default_alias``. It is allowed with ``create="if_empty"`` in a folder
+        that holds nothing else and never held a keyring: one that is missing beside other state, or
+        beside its mark (see ``store``), was lost, and a new one would hide that. A plain file that
+        ``unlock`` could seal is sealed. ``now`` gives Unix seconds, ``urandom`` bytes of the kernel's
+        generator. Raises ``ConfigError`` with the cure.
+        """
+        crypto.require_support()
+        if not names.is_alias(default_alias):
+            raise ConfigError(
+                f"keyring.default_alias: '{shown(default_alias)}' is not alias/ and letters, digits, /_-"
+            )
+        sealer = Sealer(unlock, urandom)
+        with Store(state_dir) as store:
+            data = store.read()
+            if data is None:
+                _require_may_create(store, create)
+                first = changes.first(default_alias, float(now()), urandom)
+                store.write(sealer.seal(document.encode(first)))
+                data = store.read()
+            vault = cls._begin(state_dir, store, sealer, data)
+        if default_alias not in vault.content.aliases:
+            known = ", ".join(sorted(vault.content.aliases)) or "none"
+            raise ConfigError(
+                f"keyring.default_alias: {store.path} has no {default_alias}; its aliases: {known}"
+            )
+        return vault
+
+    @classmethod
+    def import_first(
+        cls, state_dir: Path, content: Document, *, unlock: Unlock, urandom: Urandom = os.urandom
+    ) -> "Vault":
+        """Put an exported keyring into a folder where a first start could make one, by the same rules.
+
+        Raises ``ConfigError`` with the cure, and ``LimitExceededException``.
+        """
+        crypto.require_support()
+        sealer = Sealer(unlock, urandom)
+        with Store(state_dir) as store:
+            if store.read() is not None:
+                raise ConfigError(f"{store.path}: there is a keyring already; import into that one instead")
+            _require_may_create(store, "if_empty")
+            store.write(sealer.seal(_encoded(content)))
+            return cls._begin(state_dir, store, sealer, store.read())
+
+    @classmethod
+    def _begin(cls, state_dir: Path, store: Store, sealer: Sealer, data: bytes | None) -> "Vault":
+        """A vault of what ``store`` has read: sealed where it can be, and marked."""
+        if data is None:
+            raise ConfigError(f"{store.path}: vanished right after it was written")
+        content, was_sealed = _opened(data, store, sealer)
+        if not was_sealed and sealer.mode != "file":
+            data = sealer.seal(document.encode(content))
+            store.write(data, destroys=True)
+            _log.warning(
+                "%s was plain and is now sealed (keyring.unlock = %s); copies made of it earlier, as in "
+                "backups, are plain still",
+                store.path, sealer.mode,
+            )  # fmt: skip
+        store.mark()
+        return cls(state_dir, sealer, data, content)
+
+    @property
+    def is_sealed(self) -> str:
+        """ "file" where the keyring is plain at rest, else the mode of ``Unlock`` that opens it."""
+        return self._sealer.mode
+
+    def change(self, fn: Callable[[Document], Document], *, destroys: bool = False) -> Document:
+        """Make what ``fn`` makes of the content durable, and return it; ``fn``'s refusals pass through.
+
+        ``destroys``: what is not in the new content must not be in any copy here either (see ``store``).
+
+        Raises ``LimitExceededException``; and ``KeyUnavailableException``, with path, reason and cure,
+        where the file cannot be read or written or is another than the one known here. The file is then
+        the old or the new one, whole. Whatever comes, ``content`` may be another than before: a write
+        whose last step failed earlier can turn out to have succeeded. Let it come into force.
+        """
+        try:
+            with Store(self._state_dir) as store:
+                self._read_again(store)
+                changed = fn(self.content)
+                if changed != self.content:
+                    self._write(store, changed, destroys=destroys)
+        except ConfigError as error:
+            raise KeyUnavailableException(error.message) from error
+        return self.content
+
+    def _read_again(self, store: Store) -> None:
+        """Make what is on disk the content, durable: it must be what we left there."""
+        data = store.read()
+        digest = None if data is None else _digest(data)
+        if self._unconfirmed is not None and digest == self._unconfirmed[0]:
+            self._digest, self.content = self._unconfirmed
+        elif digest != self._digest:
+            raise ConfigError(
+                f"{store.path}: {'removed' if data is None else 'changed'} by another hand, so nothing is "
+                "written over it; export the keyring in use if it is to be kept (kpcache keyring export); "
+                "stop the daemon first, then put the right file there"
+            )
+        self._unconfirmed = None
+
+    def _write(self, store: Store, changed: Document, *, destroys: bool) -> None:
+        data = self._sealer.seal(_encoded(changed))
+        try:
+            store.write(data, destroys=destroys)
+        except ConfigError as failure:
+            self._unconfirmed = _digest(data), changed
+            self._settle(store, failure)
+        else:
+            self._digest, self.content = _digest(data), changed
+
+    def _settle(self, store: Store, failure: ConfigError) -> None:
+        """After a failed write, find out which state stands; the new one, read durable, is no failure."""
+        before = self._digest
+        try:
+            self._read_again(store)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{failure.message}; whether the change stands is not known, since then: {error.message}; "
+                "the next change finds out"
+            ) from failure
+        if self._digest == before:
+            raise ConfigError(f"{failure.message}; the keyring is as it was") from failure
+
+
+def _require_may_create(store: Store, create: Create) -> None:
+    restore = (
+        f"restore {FILE_NAME} from its backup{_or_previous(store)}: "
+        "without it no blob made here can be opened again"
+    )
+    if store.is_marked():
+        raise ConfigError(
+            f"{store.path}: missing, yet it was made here, as {MARK_NAME} beside it says; {restore}; "
+            "or, to begin anew and give up every blob made here, "
+            f"run: rm {shlex.quote(str(store.mark_path))}"
+        )
+    if create == "never":
+        raise ConfigError(
+            f'{store.path}: missing, and keyring.create is "never"; {restore}; '
+            'or, for a first start, set it to "if_empty"'
+        )
+    strangers = store.strangers()
+    if strangers:
+        raise ConfigError(
+            f"{store.path}: missing, yet the folder was in use (it holds {shown(', '.join(strangers))}); "
+            f"{restore}; or, for a first start, give it an empty folder"
+        )
+
+
+def _or_previous(store: Store) -> str:
+    if not store.has_previous():
+        return ""
+    return f" or from {PREVIOUS_NAME} beside it, the state before the last change"
+
+
+def _opened(data: bytes, store: Store, sealer: Sealer) -> tuple[Document, bool]:
+    """The document in a file's bytes, and whether they were sealed."""
+    try:
+        plain, was_sealed = sealer.open(data)
+        return document.decode(plain), was_sealed
+    except DocumentError as error:
+        raise ConfigError(
+            f"{store.path}: {error}; restore it from its backup{_or_previous(store)}, and do not delete it: "
+            "it is the only way to open the blobs made here"
+        ) from None
+    except ConfigError as error:
+        raise ConfigError(f"{store.path}: {error.message}") from None
+
+
+def _encoded(content: Document) -> bytes:
+    data = document.encode(content)
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise LimitExceededException(f"The keyring would be larger than {MAX_DOCUMENT_BYTES} bytes")
+    return data
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
