@@ -20,7 +20,7 @@ from kpcache.core.pool import State
 from kpcache.daemon.dispatcher import Dispatcher, Gate
 from kpcache.daemon.stock import Stock
 from kpcache.errors import InvalidCiphertextException, NotFoundException
-from kpcache.keyring import Decrypted, Key, Keyring
+from kpcache.keyring import Decrypted, Key, Keyring, Wrapped
 
 P = ParamSpec("P")
 
@@ -132,13 +132,13 @@ class FakeKeyring:
         state = {"alias/on": "Enabled", "alias/off": "Disabled", "alias/dying": "PendingDeletion"}.get(key_id)
         if state is None:
             raise NotFoundException(f"Invalid keyId '{key_id}'")
-        return Key(key_id, f"arn:{key_id}", state, "ab" * 32)
+        return Key(key_id, f"arn:{key_id}", state)
 
-    def encrypt(self, key: Key, plaintext: bytes, context: Mapping[str, str]) -> bytes:
+    def encrypt(self, key: Key, plaintext: bytes, context: Mapping[str, str]) -> Wrapped:
         if self.failure is not None:
             raise self.failure
         self.wrapped.append(plaintext)
-        return msgpack.packb([key.key_id, plaintext[::-1], dict(context)])  # type: ignore[no-any-return]
+        return Wrapped(msgpack.packb([key.key_id, plaintext[::-1], dict(context)]), "cd" * 32)
 
     def decrypt(self, blob: bytes, context: Mapping[str, str]) -> Decrypted:
         try:

@@ -1,6 +1,7 @@
 """Answers requests: from a method's name and input to a result, an error, or a wait for a pair.
 
-All checks come before a pair is taken, so a refused request never costs one. The sequence for a pair is:
+All checks come before a pair is taken, in the order that ``core/contract`` gives, so a refused request
+never costs one. The sequence for a pair is:
 take it (it is now in no place another request could reach), build the answer, hand the bytes to the
 kernel, count it as issued. Whatever fails after the first step burns the pair.
 """
@@ -12,15 +13,16 @@ from typing import Any, Final
 
 from kpcache import __version__
 from kpcache.core import contract
+from kpcache.core.admin_operations import ADMIN_OPERATIONS
 from kpcache.core.limits import PROTOCOL_VERSION, Limits
 from kpcache.core.pair import Pair
 from kpcache.core.specs import SPECS
 from kpcache.core.wire import Request
-from kpcache.daemon.stock import Stock, Waiter
+from kpcache.daemon.key_methods import KeyMethods
+from kpcache.daemon.pools import Waiter
+from kpcache.daemon.stock import Stock
 from kpcache.errors import (
-    DryRunOperationException,
-    IncorrectKeyException,
-    InvalidKeyUsageException,
+    AccessDeniedException,
     KMSInvalidStateException,
     ThrottlingException,
     UnsupportedOperationException,
@@ -28,13 +30,10 @@ from kpcache.errors import (
 )
 from kpcache.keyring import Key, Keyring, require_usable
 
-# As AWS KMS words it (recorded answers).
-_DRY_RUN_MESSAGE: Final = "The request would have succeeded, but the DryRun option is set."
-
-_PING: Final = "kpcache.Ping"
+PING: Final = "kpcache.Ping"
 _STATUS: Final = "kpcache.Status"
 # Not KMS's, and answered while the daemon drains too: this is how one sees that it does.
-_OWN_METHODS: Final = frozenset({_PING, _STATUS})
+_OWN_METHODS: Final = frozenset({PING, _STATUS})
 
 
 @dataclass(slots=True)
@@ -70,9 +69,8 @@ class Dispatcher:
         self._methods: dict[str, Callable[[Request], dict[str, Any] | PairOrder]] = {
             "GenerateDataKeyPair": self._generate,
             "GenerateDataKeyPairWithoutPlaintext": self._generate,
-            "Decrypt": self._decrypt,
-            "DescribeKey": self._describe_key,
-            _PING: self._ping,
+            **KeyMethods(keyring).by_name,
+            PING: self.ping,
             _STATUS: lambda request: _without_input(request) or status(),
         }
 
@@ -80,15 +78,33 @@ class Dispatcher:
         """The result, or for a pair the checked order, to be passed to ``take``. Raises ``KpcacheError``."""
         method = self._methods.get(request.method)
         if method is None:
+            if request.method in ADMIN_OPERATIONS:
+                raise AccessDeniedException(
+                    f"{request.method} is for administrators: it is answered on admin.sock only, which lies "
+                    "beside this socket and which root and the daemon's own user can open"
+                )
             raise UnsupportedOperationException(
                 f"There is no method '{contract.shown(request.method)}'; "
                 f"the methods are {', '.join(self._methods)}"
             )
         if self._gate.draining and request.method not in _OWN_METHODS:
-            raise ThrottlingException(
-                "the daemon is stopping; connect again", reason="draining", retry_after_s=1.0
-            )
+            self.refuse_if_draining()
         return method(request)
+
+    def refuse_if_draining(self) -> None:
+        """Raise ``ThrottlingException`` once the daemon stops."""
+        if self._gate.draining:
+            raise draining()
+
+    def ping(self, request: Request) -> dict[str, Any]:
+        """The answer of ``kpcache.Ping``. Raises ``ValidationException`` for any input."""
+        return _without_input(request) or {
+            "ProtocolVersion": PROTOCOL_VERSION,
+            "Version": __version__,
+            "MaxMessageBytes": self._limits.max_message_bytes,
+            "MaxInFlight": self._limits.max_in_flight_per_connection,
+            "MaxWaitSeconds": self._limits.wait_timeout_s,
+        }
 
     def take(self, order: PairOrder) -> Pair | None:
         """A ready pair for the order, which must go to ``build``; None: ``join_queue``."""
@@ -96,7 +112,11 @@ class Dispatcher:
 
     def join_queue(self, order: PairOrder, uid: int) -> Waiter:
         """This user's place in the queue for a pair. Raises ``ThrottlingException`` at once if hopeless."""
-        return self._stock.join_queue(order.spec, order.wait_s, uid)
+
+        def recheck() -> None:
+            require_usable(self._keyring.resolve(order.key.key_id))
+
+        return self._stock.join_queue(order.spec, order.wait_s, uid, recheck)
 
     async def wait(self, waiter: Waiter) -> Pair:
         """The pair at the queue's end; it must go to ``build``. Raises ``KpcacheError``."""
@@ -108,16 +128,16 @@ class Dispatcher:
             self._stock.burn(order.spec, "not_issuing")
             raise not_issuing()
         try:
-            blob = self._keyring.encrypt(order.key, pair.private, order.context)
+            wrapped = self._keyring.encrypt(order.key, pair.private, order.context)
         except BaseException:
             self._stock.burn(order.spec, "request_failed")
             raise
         answer: dict[str, Any] = {
-            "PrivateKeyCiphertextBlob": blob,
+            "PrivateKeyCiphertextBlob": wrapped.blob,
             "PublicKey": pair.public,
             "KeyId": order.key.arn,
             "KeyPairSpec": order.spec,
-            "KeyMaterialId": order.key.material_id,
+            "KeyMaterialId": wrapped.material_id,  # the key may have been rotated since it was resolved
         }
         if order.with_plaintext:
             answer["PrivateKeyPlaintext"] = pair.private
@@ -128,16 +148,15 @@ class Dispatcher:
     def _generate(self, request: Request) -> PairOrder:
         data = contract.validate(request.method, request.data)
         wait_s = self._wait_s(request.options)
-        key = self._keyring.resolve(data["KeyId"])
         contract.refuse_unoffered(data)
         spec = SPECS[data["KeyPairSpec"]]
         if spec.unsupported:
             raise UnsupportedOperationException(f"{spec.name} is not offered: {spec.unsupported}")
+        key = self._keyring.resolve(data["KeyId"])
         require_usable(key)
         if not self._gate.issuing:
             raise not_issuing()
-        if data.get("DryRun"):
-            raise DryRunOperationException(_DRY_RUN_MESSAGE)
+        contract.refuse_dry_run(data)
         return PairOrder(
             spec=spec.name,
             key=key,
@@ -145,42 +164,6 @@ class Dispatcher:
             with_plaintext=request.method == "GenerateDataKeyPair",
             wait_s=wait_s,
         )
-
-    def _decrypt(self, request: Request) -> dict[str, Any]:
-        data = contract.validate("Decrypt", request.data)
-        _no_options(request)
-        named = self._keyring.resolve(data["KeyId"]) if "KeyId" in data else None
-        contract.refuse_unoffered(data)
-        if data.get("EncryptionAlgorithm", "SYMMETRIC_DEFAULT") != "SYMMETRIC_DEFAULT":
-            raise InvalidKeyUsageException("keys of this keyring decrypt with SYMMETRIC_DEFAULT only")
-        opened = self._keyring.decrypt(data["CiphertextBlob"], data.get("EncryptionContext", {}))
-        if named is not None and named.key_id != opened.key.key_id:
-            raise IncorrectKeyException(
-                "The key ID in the request does not identify a CMK that can perform this operation."
-            )
-        if data.get("DryRun"):
-            raise DryRunOperationException(_DRY_RUN_MESSAGE)
-        return {
-            "KeyId": opened.key.arn,
-            "Plaintext": opened.plaintext,
-            "EncryptionAlgorithm": "SYMMETRIC_DEFAULT",
-            "KeyMaterialId": opened.material_id,
-        }
-
-    def _describe_key(self, request: Request) -> dict[str, Any]:
-        data = contract.validate("DescribeKey", request.data)
-        _no_options(request)
-        contract.refuse_unoffered(data)
-        return {"KeyMetadata": self._keyring.describe(self._keyring.resolve(data["KeyId"]))}
-
-    def _ping(self, request: Request) -> dict[str, Any]:
-        return _without_input(request) or {
-            "ProtocolVersion": PROTOCOL_VERSION,
-            "Version": __version__,
-            "MaxMessageBytes": self._limits.max_message_bytes,
-            "MaxInFlight": self._limits.max_in_flight_per_connection,
-            "MaxWaitSeconds": self._limits.wait_timeout_s,
-        }
 
     def _wait_s(self, options: object) -> float:
         """How long this caller waits when the pool is dry: its own ``wait_s``, cut to the configured most."""
@@ -195,6 +178,11 @@ class Dispatcher:
         return min(float(wait_s), limits.wait_timeout_s)
 
 
+def draining() -> ThrottlingException:
+    """The refusal of whatever comes while the daemon stops."""
+    return ThrottlingException("the daemon is stopping; connect again", reason="draining", retry_after_s=1.0)
+
+
 def not_issuing() -> KMSInvalidStateException:
     """The refusal of every request for a pair after the alarm."""
     return KMSInvalidStateException(
@@ -202,11 +190,6 @@ def not_issuing() -> KMSInvalidStateException:
         "the random source of this machine may be broken; see the daemon's log",
         reason="not_issuing",
     )
-
-
-def _no_options(request: Request) -> None:
-    if request.options not in (None, {}):
-        raise ValidationException(f"{request.method} takes no options")
 
 
 def _without_input(request: Request) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from kpcache.core import refill
 from kpcache.core.pool import State
 from kpcache.core.specs import SPECS
 from kpcache.daemon.notices import log
-from kpcache.daemon.stock import Pool, Stock
+from kpcache.daemon.pools import Pool
+from kpcache.daemon.stock import Stock
 from kpcache.daemon.tags import TagBooks
 
 # Pairs taken within this time are ordered together: an order for one alone costs more than a quick pair.

@@ -4,81 +4,21 @@ Everything here is synchronous but ``wait``: between taking a pair out of a read
 is no checkpoint at which a cancellation could come between. Pairs leave a ready set in ``_take`` only.
 """
 
-from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 import trio
 
 from kpcache.core import refill
 from kpcache.core.pair import Pair
-from kpcache.core.pool import PoolBook, State
+from kpcache.core.pool import State
+from kpcache.daemon.pools import Pool, Waiter
 from kpcache.errors import KpcacheError, ThrottlingException
 
-# The daemon holds few private keys itself, yet enough to answer while a draw (about a millisecond, ten
-# under load) is under way.
-MAX_READY = 64
 # What one pool lets wait at once, one user half of it; a caller beyond is told at once. Bounds memory.
 MAX_WAITING = 4096
 # Pairs that a shard holds are not a dry pool: a caller who will not wait for one to be made still waits
 # this long for a draw.
 DRAW_GRACE_S = 1.0
-
-
-@dataclass(slots=True, eq=False)
-class Waiter:
-    """A request in the queue until ``deadline`` (trio's clock); ``pair`` or ``refusal`` ends its wait."""
-
-    spec: str
-    uid: int
-    deadline: float
-    woken: trio.Event = field(default_factory=trio.Event)
-    pair: Pair | None = None
-    refusal: KpcacheError | None = None
-
-
-@dataclass(slots=True)
-class Pool:
-    """One spec's pool. ``held`` and ``drawing`` count pairs by shard; drawn ones are still in ``held``
-    until they arrive."""
-
-    spec: str
-    target: int
-    low_water: int
-    book: PoolBook = field(default_factory=PoolBook)
-    ready: deque[Pair] = field(default_factory=deque)
-    held: dict[int, int] = field(default_factory=dict)
-    drawing: dict[int, int] = field(default_factory=dict)
-    # The queue. Not a plain dict: that steps over the holes left in front, so each next pop would cost more.
-    waiters: OrderedDict[Waiter, None] = field(default_factory=OrderedDict)
-    waiting: Counter[int] = field(default_factory=Counter)  # places in the queue, by user
-
-    @property
-    def ready_target(self) -> int:
-        return min(MAX_READY, -(-self.target // 4))
-
-    @property
-    def is_dry(self) -> bool:
-        """No pair at hand for one more request: what is ready or held is promised to those who wait."""
-        return len(self.ready) + sum(self.held.values()) <= len(self.waiters)
-
-    def enqueue(self, waiter: Waiter) -> None:
-        self.waiters[waiter] = None
-        self.waiting[waiter.uid] += 1
-
-    def next_waiter(self) -> Waiter:
-        """Take who has waited longest out of the queue."""
-        waiter = next(iter(self.waiters))
-        self.leave(waiter)
-        return waiter
-
-    def leave(self, waiter: Waiter) -> None:
-        """Take ``waiter`` out of the queue, if it is still there."""
-        if waiter in self.waiters:
-            del self.waiters[waiter]
-            self.waiting[waiter.uid] -= 1
-            if self.waiting[waiter.uid] == 0:
-                del self.waiting[waiter.uid]
 
 
 class Stock:
@@ -107,10 +47,12 @@ class Stock:
         self._needs_plan()
         return pair
 
-    def join_queue(self, spec: str, wait_s: float, uid: int) -> Waiter:
+    def join_queue(self, spec: str, wait_s: float, uid: int, recheck: Callable[[], None]) -> Waiter:
         """A place in the queue for a pair, in the order of these calls; it must be passed to ``wait``.
 
         ``wait_s`` is how long to wait for a pair to be made; one that a shard holds is waited for anyway.
+        ``recheck`` is called when a pair is there, and what it raises refuses the request: no pair is
+        burnt for a key that was disabled meanwhile.
         Raises ``ThrottlingException`` (``pool_dry``, ``overloaded``).
         """
         pool = self.pools[spec]
@@ -122,7 +64,8 @@ class Stock:
             raise _overloaded(f"{len(pool.waiters)} requests already wait for {spec}")
         if pool.waiting[uid] >= MAX_WAITING // 2:
             raise _overloaded(f"{pool.waiting[uid]} requests of this user already wait for {spec}")
-        waiter = Waiter(spec, uid, trio.current_time() + (wait_s if dry else max(wait_s, DRAW_GRACE_S)))
+        deadline = trio.current_time() + (wait_s if dry else max(wait_s, DRAW_GRACE_S))
+        waiter = Waiter(spec, uid, deadline, recheck)
         pool.enqueue(waiter)
         self._serve_waiters(pool)
         self._draw_ahead(pool)
@@ -224,7 +167,12 @@ class Stock:
     def _serve_waiters(self, pool: Pool) -> None:
         while pool.ready and pool.waiters:
             waiter = pool.next_waiter()
-            waiter.pair = self._take(pool)
+            try:
+                waiter.recheck()
+            except KpcacheError as refusal:
+                waiter.refusal = refusal
+            else:
+                waiter.pair = self._take(pool)
             waiter.woken.set()
 
     def _draw_ahead(self, pool: Pool) -> None:

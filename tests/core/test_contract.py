@@ -10,7 +10,9 @@ from kpcache.core import contract
 from kpcache.core.operations import OPERATIONS
 from kpcache.core.specs import SPECS
 from kpcache.errors import (
+    DryRunOperationException,
     InvalidGrantTokenException,
+    InvalidKeyUsageException,
     UnsupportedOperationException,
     ValidationException,
 )
@@ -32,6 +34,9 @@ def refusal(method: str, data: object) -> str:
         ("GenerateDataKeyPair", {**PAIR, "EncryptionContext": {"app": "billing"}, "DryRun": False}),
         ("GenerateDataKeyPair", {**PAIR, "GrantTokens": [], "EncryptionContext": {}}),
         ("GenerateDataKeyPair", {**PAIR, "Recipient": {"AttestationDocument": b"cose"}}),
+        ("GenerateDataKeyPair", {**PAIR, "Recipient": {"KeyEncryptionAlgorithm": None}}),
+        ("Encrypt", {"KeyId": "k", "Plaintext": b"p" * 4096, "EncryptionAlgorithm": "SM2PKE"}),
+        ("ReEncrypt", {"DestinationKeyId": "k", "SourceKeyId": "k", "SourceEncryptionContext": {"é": ""}}),
         ("GenerateDataKeyPairWithoutPlaintext", {**PAIR, "GrantTokens": ["t"] * 10}),
         ("Decrypt", BLOB),
         ("Decrypt", {**BLOB, "KeyId": "k" * 2048, "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}),
@@ -59,7 +64,8 @@ def test_every_spec_of_the_table_is_a_sound_value(spec: str) -> None:
     [
         ("GenerateDataKeyPair", {"KeyPairSpec": "RSA_2048"}, "Value null at 'keyId'"),
         ("GenerateDataKeyPair", {**PAIR, "KeyPairSpec": None}, "Value null at 'keyPairSpec'"),
-        ("Decrypt", {}, "Value null at 'ciphertextBlob'"),
+        ("Encrypt", {"KeyId": "k"}, "Value null at 'plaintext'"),
+        ("ReEncrypt", BLOB, "Value null at 'destinationKeyId'"),
         ("DescribeKey", {}, "Value null at 'keyId'"),
         (
             "DescribeKey",
@@ -78,6 +84,17 @@ def test_every_spec_of_the_table_is_a_sound_value(spec: str) -> None:
         ("DescribeKey", {"KeyId": "k", "Foo": None}, "Unknown member 'Foo'"),
         ("GenerateDataKeyPairWithoutPlaintext", {**PAIR, "Recipient": {}}, "Unknown member 'Recipient'"),
         ("GenerateDataKeyPair", {**PAIR, "Recipient": b"cose"}, "'recipient' failed"),
+        ("Decrypt", {**BLOB, "Recipient": {"Key": 1}}, "Member must have no members but KeyEnc"),
+        (
+            "Decrypt",
+            {**BLOB, "Recipient": {"KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_1"}},
+            "'recipient.keyEncryptionAlgorithm' failed to satisfy constraint: Member must satisfy enum",
+        ),
+        (
+            "GenerateDataKeyPair",
+            {**PAIR, "Recipient": {"AttestationDocument": b"d" * 262145}},
+            "'recipient.attestationDocument' failed to satisfy constraint: Member must have length less",
+        ),
         ("GenerateDataKeyPair", {**PAIR, "KeyPairSpec": 2048}, "enum value set: [RSA_2048, RSA_3072, "),
         ("GenerateDataKeyPair", {**PAIR, "KeyPairSpec": "rsa_2048"}, "enum value set: [RSA_2048, RSA_3072, "),
         (
@@ -86,9 +103,9 @@ def test_every_spec_of_the_table_is_a_sound_value(spec: str) -> None:
             "'dryRun' failed to satisfy constraint: Member must be a bool",
         ),
         ("GenerateDataKeyPair", {**PAIR, "GrantTokens": ["t"] * 11}, "'grantTokens' failed"),
-        ("GenerateDataKeyPair", {**PAIR, "GrantTokens": ["t", ""]}, "'grantTokens' failed"),
+        ("GenerateDataKeyPair", {**PAIR, "GrantTokens": ["t", ""]}, "'grantTokens.2.member' failed"),
         ("GenerateDataKeyPair", {**PAIR, "GrantTokens": "t"}, "'grantTokens' failed"),
-        ("GenerateDataKeyPair", {**PAIR, "GrantTokens": ["t" * 8193]}, "'grantTokens' failed"),
+        ("GenerateDataKeyPair", {**PAIR, "GrantTokens": ["t" * 8193]}, "'grantTokens.1.member' failed"),
         ("Decrypt", {"CiphertextBlob": b""}, "Member must have length greater than or equal to 1"),
         ("Decrypt", {"CiphertextBlob": b"b" * 6145}, "Member must have length less than or equal to 6144"),
         (
@@ -205,10 +222,53 @@ def test_any_value_is_either_sound_or_a_validation_error(method: str, data: obje
 
 
 def test_what_is_not_offered_is_refused_and_never_skipped() -> None:
-    contract.refuse_unoffered({**PAIR, "GrantTokens": [], "DryRunModifiers": []})
+    contract.refuse_unoffered({**PAIR, "GrantTokens": []})
+    both = {"Recipient": {}, "GrantTokens": ["token"], "DryRun": True}
     with pytest.raises(UnsupportedOperationException, match="Recipient"):
-        contract.refuse_unoffered({**PAIR, "Recipient": {}})
-    with pytest.raises(UnsupportedOperationException, match="DryRunModifiers"):
-        contract.refuse_unoffered({**BLOB, "DryRunModifiers": ["IGNORE_CIPHERTEXT"]})
+        contract.refuse_unoffered({**PAIR, **both})
     with pytest.raises(InvalidGrantTokenException):
-        contract.refuse_unoffered({**PAIR, "GrantTokens": ["token"]})
+        contract.refuse_unoffered({**PAIR, "GrantTokens": ["token"], "DryRun": True})
+
+
+IGNORE = {"DryRun": True, "DryRunModifiers": ["IGNORE_CIPHERTEXT"]}
+
+
+@pytest.mark.parametrize(("method", "key_member"), [("Decrypt", "KeyId"), ("ReEncrypt", "SourceKeyId")])
+def test_the_blob_is_required_but_in_a_dry_run_that_ignores_it_where_its_key_is(
+    method: str, key_member: str
+) -> None:
+    def ask(**members: object) -> bool:
+        needed = {name: "alias/k" for name in OPERATIONS[method].required}
+        return contract.ignores_ciphertext(contract.validate(method, {**needed, **members}), key_member)
+
+    assert not ask(**BLOB)
+    assert not ask(**BLOB, DryRun=True, DryRunModifiers=[])
+    assert ask(**IGNORE, **{key_member: "k"})
+    assert ask(**IGNORE, **{key_member: "k"}, **BLOB)
+    for members, told in [
+        ({}, "Value null at 'ciphertextBlob'"),
+        ({"DryRun": True, key_member: "k"}, "Value null at 'ciphertextBlob'"),
+        ({**IGNORE, **BLOB}, f"Value null at '{key_member[0].lower()}{key_member[1:]}'"),
+        ({**BLOB, **IGNORE, "DryRun": False}, "'dryRunModifiers' failed to satisfy constraint: Member needs"),
+        ({**BLOB, **IGNORE, "DryRun": None}, "'dryRunModifiers' failed to satisfy constraint: Member needs"),
+    ]:
+        with pytest.raises(ValidationException, match="1 validation error detected: ") as caught:
+            ask(**members)
+        assert told in caught.value.message
+
+
+def test_algorithms_of_asymmetric_keys_are_a_wrong_usage_of_local_ones() -> None:
+    contract.require_symmetric({}, "EncryptionAlgorithm")
+    contract.require_symmetric({"EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}, "EncryptionAlgorithm")
+    with pytest.raises(InvalidKeyUsageException) as caught:
+        contract.require_symmetric({"B": "RSAES_OAEP_SHA_1"}, "A", "B")
+    assert caught.value.message == (
+        "Algorithm RSAES_OAEP_SHA_1 is incompatible with key spec SYMMETRIC_DEFAULT."
+    )
+
+
+def test_a_dry_run_that_would_succeed_ends_in_the_recorded_words() -> None:
+    contract.refuse_dry_run({"DryRun": False})
+    with pytest.raises(DryRunOperationException) as caught:
+        contract.refuse_dry_run({"DryRun": True})
+    assert caught.value.message == "The request would have succeeded, but the DryRun option is set."

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from kpcache import __version__
+from kpcache.core.admin_operations import ADMIN_OPERATIONS
 from kpcache.core.limits import Limits
+from kpcache.core.operations import OPERATIONS
 from kpcache.core.wire import Request
 from kpcache.daemon.dispatcher import PairOrder
 from kpcache.errors import KpcacheError
@@ -71,6 +73,7 @@ REFUSED: list[tuple[str, dict[str, Any], object, str]] = [
     ("SM2", {**GOOD, "KeyPairSpec": "SM2"}, None, "UnsupportedOperationException"),
     ("ML_KEM_512", {**GOOD, "KeyPairSpec": "ML_KEM_512"}, None, "UnsupportedOperationException"),
     ("grant tokens", {**GOOD, "GrantTokens": ["t"]}, None, "InvalidGrantTokenException"),
+    ("malformed ARN", {**GOOD, "KeyId": "arn:aws:s3:::x"}, None, "NotFoundException"),
     ("dry run", {**GOOD, "DryRun": True}, None, "DryRunOperationException"),
     ("dry run, no key", {**GOOD, "KeyId": "no", "DryRun": True}, None, "NotFoundException"),
     ("dry run, disabled", {**GOOD, "KeyId": "alias/off", "DryRun": True}, None, "DisabledException"),
@@ -95,18 +98,6 @@ async def test_a_refusal_has_its_code_is_the_same_on_a_dry_pool_and_takes_no_pai
     book = full.stock.pools[SPEC].book
     assert (book.available, book.in_hand, book.issued, book.discarded.total()) == (8, 0, 0, 0)
     assert dry.stock.pools[SPEC].book.dry == 0
-
-
-@mock_clock
-async def test_recipient_is_refused_and_never_ignored() -> None:
-    bench = Bench()
-    recipient = {"Recipient": {"AttestationDocument": b"x"}}
-    assert refusal(bench, PAIR_METHODS[0], {**GOOD, **recipient}).code == "UnsupportedOperationException"
-    assert refusal(bench, PAIR_METHODS[1], {**GOOD, **recipient}).code == "ValidationException"
-    assert (
-        refusal(bench, "Decrypt", {"CiphertextBlob": b"x", **recipient}).code
-        == "UnsupportedOperationException"
-    )
 
 
 @mock_clock
@@ -166,7 +157,7 @@ async def test_when_nothing_is_issued_any_more_every_pair_is_refused_and_burnt_i
     assert begin(bench, "kpcache.Status") == {"status": "here"}  # it stays up to be inspected
 
 
-@pytest.mark.parametrize("method", [*PAIR_METHODS, "Decrypt", "DescribeKey"])
+@pytest.mark.parametrize("method", OPERATIONS)
 @mock_clock
 async def test_a_draining_daemon_tells_everyone_to_come_again(method: str) -> None:
     bench = Bench()
@@ -188,36 +179,9 @@ async def test_a_draining_daemon_can_be_asked_whether_it_drains() -> None:
 
 
 @mock_clock
-async def test_decrypt_has_its_refusals() -> None:
-    bench = Bench()
-    bench.shards.fill(4)
-    blob = answered(bench, PAIR_METHODS[0], GOOD)["PrivateKeyCiphertextBlob"]
-    rows: list[tuple[dict[str, Any], str]] = [
-        ({}, "ValidationException"),
-        ({"CiphertextBlob": "text"}, "ValidationException"),
-        ({"CiphertextBlob": b"no blob"}, "InvalidCiphertextException"),
-        ({"CiphertextBlob": blob, "EncryptionContext": {"a": "b"}}, "InvalidCiphertextException"),
-        ({"CiphertextBlob": blob, "KeyId": "nowhere"}, "NotFoundException"),
-        ({"CiphertextBlob": blob, "KeyId": "alias/off"}, "IncorrectKeyException"),
-        ({"CiphertextBlob": blob, "EncryptionAlgorithm": "RSAES_OAEP_SHA_1"}, "InvalidKeyUsageException"),
-        ({"CiphertextBlob": blob, "GrantTokens": ["t"]}, "InvalidGrantTokenException"),
-        ({"CiphertextBlob": blob, "DryRun": True}, "DryRunOperationException"),
-        ({"CiphertextBlob": b"no blob", "DryRun": True}, "InvalidCiphertextException"),
-    ]
-    for data, code in rows:
-        assert refusal(bench, "Decrypt", data).code == code, data
-    assert refusal(bench, "Decrypt", {"CiphertextBlob": blob}, {"wait_s": 1}).code == "ValidationException"
-    answer = begin(bench, "Decrypt", {"CiphertextBlob": blob, "KeyId": "alias/on", "DryRun": False})
-    assert set(answer) == {"KeyId", "Plaintext", "EncryptionAlgorithm", "KeyMaterialId"}
-    assert (answer["KeyId"], answer["EncryptionAlgorithm"]) == ("arn:alias/on", "SYMMETRIC_DEFAULT")
-
-
-@mock_clock
 async def test_describe_key_ping_and_status_answer() -> None:
     bench = Bench(limits=Limits(max_message_bytes=20000, wait_timeout_s=2.0))
     assert begin(bench, "DescribeKey", {"KeyId": "alias/off"})["KeyMetadata"]["KeyState"] == "Disabled"
-    assert refusal(bench, "DescribeKey", {"KeyId": "nowhere"}).code == "NotFoundException"
-    assert refusal(bench, "DescribeKey", {"KeyId": "alias/on"}, {"wait_s": 1}).code == "ValidationException"
     no_options: list[object] = [None, {}]
     for options in no_options:
         assert begin(bench, "kpcache.Ping", {}, options) == {
@@ -231,8 +195,20 @@ async def test_describe_key_ping_and_status_answer() -> None:
         assert refusal(bench, method, [1]).code == "ValidationException"
 
 
+@pytest.mark.parametrize("method", ADMIN_OPERATIONS)
+@mock_clock
+async def test_a_client_is_told_where_administration_is(method: str) -> None:
+    bench = Bench()
+    for _ in range(2):
+        error = refusal(bench, method)
+        assert error.code == "AccessDeniedException"
+        assert method in error.message
+        assert "admin.sock" in error.message
+        bench.gate.draining = True
+
+
 @pytest.mark.parametrize(
-    "method", ["", "Encrypt", "generatedatakeypair", "_generate", "kpcache.Purge", "\x1b[2J\n"]
+    "method", ["", "GenerateDataKey", "generatedatakeypair", "_generate", "kpcache.Purge", "\x1b[2J\n"]
 )
 @mock_clock
 async def test_an_unknown_method_is_named_in_printable_words(method: str) -> None:

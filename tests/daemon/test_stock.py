@@ -10,18 +10,23 @@ import trio.testing
 from kpcache.core.pair import Pair
 from kpcache.daemon import stock as stock_module
 from kpcache.daemon.dispatcher import not_issuing
-from kpcache.daemon.stock import DRAW_GRACE_S, MAX_READY
-from kpcache.errors import KpcacheError, ThrottlingException
+from kpcache.daemon.pools import MAX_READY, Waiter
+from kpcache.daemon.stock import DRAW_GRACE_S
+from kpcache.errors import DisabledException, KpcacheError, ThrottlingException
 from tests.fakes import SPEC, FakeShards, book_is_balanced, fake_pair, mock_clock
 
 RSA = "RSA_2048"
 UID = 1000
 
 
+def still_fine() -> None:
+    """Nothing has changed for a request while it waited."""
+
+
 async def outcome(shards: FakeShards, wait_s: float, results: list[object]) -> None:
     """Wait for a pair and note what came, in order of coming."""
     try:
-        results.append(await shards.stock.wait(shards.stock.join_queue(SPEC, wait_s, UID)))
+        results.append(await shards.stock.wait(shards.stock.join_queue(SPEC, wait_s, UID, still_fine)))
     except ThrottlingException as error:
         results.append((error.reason, trio.current_time()))
 
@@ -100,7 +105,7 @@ async def test_waiters_are_served_in_the_order_of_asking() -> None:
     got: list[tuple[int, Pair]] = []
 
     async def client(number: int) -> None:
-        got.append((number, await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0, UID))))
+        got.append((number, await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0, UID, still_fine))))
 
     async with trio.open_nursery() as nursery:
         for number in range(4):
@@ -121,7 +126,7 @@ async def test_waiters_are_served_in_the_order_of_asking() -> None:
 async def test_the_order_of_asking_is_that_of_the_calls_not_of_the_tasks() -> None:
     """Tasks started in one turn run in any order; places in the queue are taken before."""
     shards = FakeShards()
-    places = [shards.stock.join_queue(SPEC, 5.0, UID) for _ in range(20)]
+    places = [shards.stock.join_queue(SPEC, 5.0, UID, still_fine) for _ in range(20)]
     shards.hold(20)
     sent = shards.deliver()
     got: dict[int, Pair] = {}
@@ -143,7 +148,7 @@ async def test_those_who_wait_in_vain_are_told_at_once() -> None:
 
     async def client() -> None:
         try:
-            await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0, UID))
+            await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0, UID, still_fine))
         except KpcacheError as error:
             refused.append(error)
 
@@ -167,7 +172,7 @@ async def test_a_pair_made_ready_between_the_first_look_and_the_wait_is_taken() 
     assert shards.stock.take_nowait(SPEC) is None
     sent = shards.deliver()
     with trio.fail_after(0.5):
-        assert await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, UID)) is sent[0]
+        assert await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, UID, still_fine)) is sent[0]
     assert shards.stock.pools[SPEC].book.dry == 0
 
 
@@ -175,7 +180,7 @@ async def test_a_pair_made_ready_between_the_first_look_and_the_wait_is_taken() 
 async def test_on_a_dry_pool_wait_0_is_refused_at_once_and_counted() -> None:
     shards = FakeShards()
     with pytest.raises(ThrottlingException) as caught, trio.fail_after(0):
-        await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, UID))
+        await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, UID, still_fine))
     assert (caught.value.reason, caught.value.retry_after_s) == ("pool_dry", 1.0)
     assert shards.stock.pools[SPEC].book.dry == 1
     assert not shards.stock.pools[SPEC].waiters
@@ -191,7 +196,7 @@ async def test_held_pairs_are_no_dry_pool_even_for_wait_0() -> None:
         await trio.testing.wait_all_tasks_blocked()
         # The one that is held is promised to the first: for a second there is none.
         with pytest.raises(ThrottlingException):
-            await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, UID))
+            await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, UID, still_fine))
         await trio.sleep(DRAW_GRACE_S / 2)
         sent = shards.deliver()
     assert results == sent
@@ -225,9 +230,9 @@ async def test_beyond_so_many_waiters_a_caller_is_told_at_once(monkeypatch: pyte
     monkeypatch.setattr(stock_module, "MAX_WAITING", 4)
     shards = FakeShards()
     for uid in (1, 2, 1, 2):
-        shards.stock.join_queue(SPEC, 5.0, uid)
+        shards.stock.join_queue(SPEC, 5.0, uid, still_fine)
     with pytest.raises(ThrottlingException) as caught:
-        shards.stock.join_queue(SPEC, 5.0, 3)
+        shards.stock.join_queue(SPEC, 5.0, 3, still_fine)
     assert (caught.value.reason, caught.value.retry_after_s) == ("overloaded", 1.0)
     assert len(shards.stock.pools[SPEC].waiters) == 4
 
@@ -237,19 +242,19 @@ async def test_one_user_takes_no_more_than_half_of_the_places(monkeypatch: pytes
     monkeypatch.setattr(stock_module, "MAX_WAITING", 4)
     shards = FakeShards()
     pool = shards.stock.pools[SPEC]
-    places = [shards.stock.join_queue(SPEC, 5.0, 1) for _ in range(2)]
+    places = [shards.stock.join_queue(SPEC, 5.0, 1, still_fine) for _ in range(2)]
     with pytest.raises(ThrottlingException) as caught:
-        shards.stock.join_queue(SPEC, 5.0, 1)
+        shards.stock.join_queue(SPEC, 5.0, 1, still_fine)
     assert (caught.value.reason, caught.value.retry_after_s) == ("overloaded", 1.0)
     assert "of this user" in caught.value.message
-    shards.stock.join_queue(SPEC, 5.0, 2)  # there is room for others
+    shards.stock.join_queue(SPEC, 5.0, 2, still_fine)  # there is room for others
     shards.fill(1)  # a place that leads to a pair is free again
     assert await shards.stock.wait(places[0])
     with trio.move_on_after(1.0):  # and so is one whose client leaves
         await shards.stock.wait(places[1])
     assert pool.waiting == {2: 1}
     for _ in range(2):
-        shards.stock.join_queue(SPEC, 5.0, 1)
+        shards.stock.join_queue(SPEC, 5.0, 1, still_fine)
 
 
 @mock_clock
@@ -257,7 +262,7 @@ async def test_a_place_in_a_long_queue_is_left_without_a_search(monkeypatch: pyt
     """As many places as may be there are left by one connection that ends: in one turn of the loop."""
     compared = 0
 
-    class Watched(stock_module.Waiter):
+    class Watched(Waiter):
         def __eq__(self, other: object) -> bool:
             nonlocal compared
             compared += 1
@@ -269,11 +274,28 @@ async def test_a_place_in_a_long_queue_is_left_without_a_search(monkeypatch: pyt
     shards = FakeShards()
     async with trio.open_nursery() as nursery:
         for _ in range(300):
-            nursery.start_soon(shards.stock.wait, shards.stock.join_queue(SPEC, 5.0, UID))
+            nursery.start_soon(shards.stock.wait, shards.stock.join_queue(SPEC, 5.0, UID, still_fine))
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert not shards.stock.pools[SPEC].waiters
     assert compared < 300
+
+
+@mock_clock
+async def test_a_request_that_would_fail_by_now_is_told_so_and_costs_no_pair() -> None:
+    shards = FakeShards()
+    stock, pool = shards.stock, shards.stock.pools[SPEC]
+
+    def disabled() -> None:
+        raise DisabledException("of late")
+
+    refused, served = stock.join_queue(SPEC, 5.0, UID, disabled), stock.join_queue(SPEC, 5.0, UID, still_fine)
+    shards.fill(1)
+    with pytest.raises(DisabledException, match="of late"):
+        await stock.wait(refused)
+    assert await stock.wait(served)
+    assert (pool.book.in_hand, pool.book.discarded.total()) == (1, 0)
+    assert book_is_balanced(stock)
 
 
 # --- cancelled at the moment of hand-over

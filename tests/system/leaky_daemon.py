@@ -7,7 +7,8 @@ from kpcache.cli.main import main
 from kpcache.core.pair import Pair
 from kpcache.core.pool import State
 from kpcache.daemon import main as daemon
-from kpcache.daemon.stock import Pool, Stock
+from kpcache.daemon.pools import Pool
+from kpcache.daemon.stock import Stock
 
 # The books must not notice what is to be noticed by the clients' logs: one more pair makes this life.
 _WAY = (State.MADE, State.CHECKED, State.RECORDED, State.HELD, State.DRAWN, State.READY, State.TAKEN)
