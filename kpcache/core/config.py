@@ -77,8 +77,12 @@ class MetricsSettings:
 
 @dataclass(frozen=True)
 class KeyringSettings:
+    """``passphrase_file`` is a path with ``unlock`` "passphrase-file", and empty with the others."""
+
     default_alias: Annotated[str, rules.alias] = "alias/kpcache"
     create: Annotated[Literal["if_empty", "never"], rules.one_of("if_empty", "never")] = "if_empty"
+    unlock: Annotated[str, rules.unlock] = "file"
+    passphrase_file: Annotated[str, rules.file_or_none] = ""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ def load(mapping: Mapping[str, object], *, defaults: Defaults) -> Config:
         aws=section(AwsSettings, table(mapping, "aws"), "aws"),
     )
     _check_places(config.daemon)
+    _check_unlock(config.keyring, config.daemon.state_dir)
     if config.aws.enabled:
         raise ConfigError(
             "aws.enabled = true: this version cannot use keys in AWS. Leave it false: keys are local, "
@@ -204,4 +209,20 @@ def _check_places(daemon: DaemonSettings) -> None:
         raise ConfigError(
             f"daemon.runtime_dir = {shown(str(daemon.runtime_dir))}: must be a folder of its own, "
             "other than the socket's and daemon.state_dir"
+        )
+
+
+def _check_unlock(keyring: KeyringSettings, state_dir: Path) -> None:
+    unlock, file = f"keyring.unlock = {shown(keyring.unlock)}", keyring.passphrase_file
+    if keyring.unlock.startswith(rules.UNLOCK_BY_AWS):
+        raise ConfigError(
+            f'{unlock}: this version cannot use keys in AWS; set it to "credential" or "passphrase-file"'
+        )
+    if (keyring.unlock == "passphrase-file") is not bool(file):
+        right = '""' if file else "the path of the file that holds the passphrase"
+        raise ConfigError(f"keyring.passphrase_file = {shown(file)}: must be {right}, with {unlock}")
+    if state_dir in Path(file).parents:
+        raise ConfigError(
+            f"keyring.passphrase_file = {shown(file)}: must not lie in daemon.state_dir, where who gets the "
+            "keyring would get it too"
         )

@@ -15,6 +15,10 @@ _ADMIN_SOCKET = "admin.sock"
 # AliasNameType of the KMS service model: ^alias/[a-zA-Z0-9/_-]+$, at most 256; alias/aws/ is AWS's own.
 _ALIAS = re.compile(r"alias/(?!aws/)[a-zA-Z0-9/_-]{1,250}\Z")
 
+# What [keyring].unlock can be; the last one is followed by the name of a key.
+UNLOCK_MODES = ("file", "credential", "passphrase-file")
+UNLOCK_BY_AWS = "aws-kms:"
+
 
 class Unfit(Exception):
     """The value does not fit; the text completes "must be ..."; a ``ConfigError`` results."""
@@ -88,6 +92,23 @@ def folder(value: object) -> Path:
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value or ".." in value.split("/"):
         raise Unfit("an absolute path without ..")
     return Path(value)
+
+
+def file_or_none(value: object) -> str:
+    if value == "":
+        return ""
+    try:
+        return str(folder(value))
+    except Unfit:
+        raise Unfit('an absolute path without .., or "" for none') from None
+
+
+def unlock(value: object) -> str:
+    by_aws = isinstance(value, str) and re.fullmatch(UNLOCK_BY_AWS + "[!-~]{1,2048}", value)
+    if not isinstance(value, str) or not (value in UNLOCK_MODES or by_aws):
+        modes = ", ".join(f'"{mode}"' for mode in UNLOCK_MODES)
+        raise Unfit(f'one of {modes}, "{UNLOCK_BY_AWS}KEY"')
+    return value
 
 
 def socket(value: object) -> Path:

@@ -22,8 +22,8 @@ _files: WeakKeyDictionary[socket.socket, tuple[int, int]] = WeakKeyDictionary()
 
 @contextmanager
 def locked_folder(state_dir: Path) -> Iterator[None]:
-    """Hold the state folder (made 0700 if missing): two daemons on one keyring and ledger would each
-    believe that they alone know what was handed out. Raises ``ConfigError``."""
+    """Hold the state folder (made 0700 if missing): for a daemon, or a command that works on the keyring
+    while none runs. Two of them would each write over what the other did. Raises ``ConfigError``."""
     try:
         _make_folder(state_dir)
         fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -65,8 +65,8 @@ def _lock(fd: int, state_dir: Path) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise ConfigError(
-            f"daemon.state_dir: another kpcache daemon uses {state_dir}; stop it, or give this one "
-            "its own daemon.state_dir and daemon.socket"
+            f"daemon.state_dir: another kpcache process uses {state_dir}, a daemon or a keyring command; "
+            "stop it or let it finish; for a second daemon set its own daemon.state_dir and daemon.socket"
         ) from error
     except OSError as error:
         raise ConfigError(

@@ -108,6 +108,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"keyring": {"default_alias": "alias/aws/kms"}}, 'must be "alias/" and a name'),
     ({"keyring": {"default_alias": "alias/a\n"}}, 'must be "alias/" and a name'),
     ({"keyring": {"create": True}}, "keyring.create = true: must be one of"),
+    ({"keyring": {"unlock": "tpm"}}, 'must be one of "file", "credential", "passphrase-file", "aws-kms:KEY"'),
+    ({"keyring": {"unlock": "aws-kms:"}}, "must be one of"),
+    ({"keyring": {"unlock": "aws-kms:a\n"}}, "must be one of"),
+    ({"keyring": {"unlock": "aws-kms:alias/seal"}}, "alias/seal': this version cannot use keys in AWS"),
+    ({"keyring": {"unlock": "passphrase-file"}}, "must be the path of the file that holds the passphrase"),
+    ({"keyring": {"passphrase_file": "/run/secret"}}, "must be \"\", with keyring.unlock = 'file'"),
+    ({"keyring": {"passphrase_file": "secret"}}, 'must be an absolute path without .., or "" for none'),
+    (
+        {"keyring": {"unlock": "passphrase-file", "passphrase_file": "/var/lib/kpcache/secret"}},
+        "must not lie in daemon.state_dir",
+    ),
     ({"aws": {"enabled": True}}, "this version cannot use keys in AWS"),
     ({"aws": {"keys": "*"}}, "aws.keys = '*': must be a list of strings"),
     ({"prewrapped": [{"spec": "RSA_2048"}]}, "this version has no pre-wrapped pools"),
@@ -153,7 +164,11 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
         st.fixed_dictionaries({"target": st.integers(0, 100_000)}, optional={"max_age_s": st.just(0)}),
     ),
     "requests": st.fixed_dictionaries({}, optional={"wait_timeout_s": st.floats(0, 3600)}),
-    "keyring": st.fixed_dictionaries({}, optional={"create": st.sampled_from(["if_empty", "never"])}),
+    "keyring": st.one_of(
+        st.fixed_dictionaries({}, optional={"create": st.sampled_from(["if_empty", "never"])}),
+        st.just({"unlock": "credential"}),
+        st.just({"unlock": "passphrase-file", "passphrase_file": "/run/secrets/kpcache"}),
+    ),
 }
 
 

@@ -71,10 +71,10 @@ def test_a_second_daemon_is_refused_whether_in_this_process_or_another(tmp_path:
         f"with locked_folder(pathlib.Path({str(tmp_path)!r})):\n    pass\n"
     )
     with locked_folder(tmp_path):
-        with pytest.raises(ConfigError, match="another kpcache daemon"), locked_folder(tmp_path):
+        with pytest.raises(ConfigError, match="another kpcache process"), locked_folder(tmp_path):
             pass
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert "another kpcache daemon" in other.stderr
+        assert "another kpcache process" in other.stderr
     subprocess.run([sys.executable, "-c", code], check=True)  # the lock went with its holder
 
 
