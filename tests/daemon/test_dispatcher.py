@@ -1,5 +1,7 @@
 """Every request gets a result or the right refusal, and no refused request costs a pair."""
 
+import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,9 +11,12 @@ from kpcache.core.admin_operations import ADMIN_OPERATIONS
 from kpcache.core.limits import Limits
 from kpcache.core.operations import OPERATIONS
 from kpcache.core.wire import Request
-from kpcache.daemon.dispatcher import PairOrder
+from kpcache.daemon.dispatcher import Dispatcher, Gate, PairOrder
 from kpcache.errors import KpcacheError
-from tests.fakes import SPEC, Bench, book_is_balanced, mock_clock
+from kpcache.keyring import changes
+from kpcache.keyring.document import Document
+from tests.fakes import SPEC, Bench, FakeShards, book_is_balanced, mock_clock
+from tests.keyrings import ALIAS, document_of, keyring_of, record
 
 PAIR_METHODS = ["GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext"]
 GOOD = {"KeyId": "alias/on", "KeyPairSpec": SPEC}
@@ -135,6 +140,52 @@ async def test_a_caller_waits_as_long_as_it_says_within_the_configured_most(
     limits: Limits, options: object, expected: float
 ) -> None:
     assert begin(Bench(limits=limits), PAIR_METHODS[0], GOOD, options).wait_s == expected
+
+
+# --- a key that changes while a request waits
+
+
+@mock_clock
+async def test_the_material_told_is_the_one_that_wrapped_also_when_the_key_was_rotated_meanwhile() -> None:
+    shards, keyring = FakeShards(), keyring_of(record())
+    dispatcher = Dispatcher(shards.stock, keyring, Limits(), Gate(), dict)
+    request = Request(1, "GenerateDataKeyPair", {"KeyId": ALIAS, "KeyPairSpec": SPEC}, None)
+    order = dispatcher.begin(request)
+    assert isinstance(order, PairOrder)
+    waiter = dispatcher.join_queue(order, 0)
+    keyring.adopt(changes.rotate(keyring.content, ALIAS, 1.0, os.urandom))
+    shards.fill(1)
+    answer = dispatcher.build(order, await dispatcher.wait(waiter))
+    assert answer["KeyMaterialId"] == keyring.content.keys[0].materials[1].material_id
+    opened = keyring.decrypt(answer["PrivateKeyCiphertextBlob"], {})
+    assert opened.material_id == answer["KeyMaterialId"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda content: changes.disable(content, ALIAS), "DisabledException"),
+        (lambda content: changes.schedule_deletion(content, ALIAS, 7, 0.0), "KMSInvalidStateException"),
+        (lambda _: document_of(record()), "NotFoundException"),
+    ],
+)
+@mock_clock
+async def test_a_key_that_goes_out_of_use_while_a_request_waits_costs_no_pair(
+    change: Callable[[Document], Document], code: str
+) -> None:
+    shards, keyring = FakeShards(), keyring_of(record())
+    dispatcher = Dispatcher(shards.stock, keyring, Limits(), Gate(), dict)
+    request = Request(1, "GenerateDataKeyPair", {"KeyId": ALIAS, "KeyPairSpec": SPEC}, None)
+    order = dispatcher.begin(request)
+    assert isinstance(order, PairOrder)
+    waiter = dispatcher.join_queue(order, 0)
+    keyring.adopt(change(keyring.content))
+    shards.fill(1)
+    with pytest.raises(KpcacheError) as caught:
+        await dispatcher.wait(waiter)
+    assert caught.value.code == code
+    book = shards.stock.pools[SPEC].book
+    assert (book.available, book.in_hand, book.discarded.total()) == (1, 0, 0)
 
 
 # --- the alarm, and the end
