@@ -1,4 +1,4 @@
-"""``get --out``: a pair as files, readable by their owner alone, that never replace another."""
+"""Files readable by their owner alone that never replace another: ``get --out``, ``keyring export``."""
 
 import os
 from typing import Any
@@ -31,7 +31,7 @@ class PairFiles:
         try:
             for suffix, content in self._contents(answer):
                 path = os.path.join(self._folder, self._stems[number - 1] + suffix)
-                _write_new(path, content, written)
+                write_new(path, content, written)
         except OSError as error:
             for path in written:
                 os.unlink(path)
@@ -69,7 +69,7 @@ def _ensure_folder(folder: str) -> None:
         raise UsageError(f"--out {folder}: {error.strerror}") from error
 
 
-def _write_new(path: str, content: bytes, written: list[str]) -> None:
+def write_new(path: str, content: bytes, written: list[str]) -> None:
     """A file that was not there, 0600, on disk at return; ``path`` joins ``written`` once it exists."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     written.append(path)
@@ -77,3 +77,12 @@ def _write_new(path: str, content: bytes, written: list[str]) -> None:
         file.write(content)
         file.flush()
         os.fsync(handle)
+
+
+def sync_folder(folder: str) -> None:
+    """Make the names of files in it survive a power cut. Raises ``OSError``."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -7,10 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import IO, Any
 
 from kpcache.core.text import printable
-from kpcache.errors import KpcacheError
+from kpcache.errors import WIRE_CLASSES, BusyError, KpcacheError
 
 # A message with a path in it, which may have 4096 bytes, is told whole.
 MAX_LINE_CHARACTERS = 10_000
@@ -22,6 +23,10 @@ class UsageError(Exception):
 
 class OutputError(KpcacheError):
     """What a command had to put out cannot be written; the message says where, why, and what is lost."""
+
+
+class TryAgainError(BusyError):
+    """Somebody else is at what a command needs, for a moment; the message says who: exit code 4."""
 
 
 def as_line(text: str) -> str:
@@ -38,8 +43,11 @@ def complain(text: str) -> None:
 
 
 def in_words(error: KpcacheError) -> str:
-    """Code, reason and message. Where KMS sends no message, the class says what the code means."""
-    if error.exit_code in (2, 3) or isinstance(error, OutputError):
+    """Code, reason and message; of an error that has no code of KMS's, the message.
+
+    Where KMS sends no message, the class says what the code means.
+    """
+    if error.code not in WIRE_CLASSES:
         return error.message
     reason = f" ({error.reason})" if error.reason else ""
     message = error.message or (type(error).__doc__ or "")
@@ -108,6 +116,11 @@ def positive_seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError("must be a number of seconds, 0 or more")
     return value
+
+
+def moment(unix_s: float) -> str:
+    """A time for people, in UTC."""
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def drop(stream: IO[str]) -> None:

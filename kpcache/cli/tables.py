@@ -30,8 +30,13 @@ def console_for(stream: IO[str]) -> Console:
 
 
 def status_view(status: Mapping[str, Any], socket: str | None) -> Group:
-    """Headline, pools, workers."""
-    return Group(headline(status, socket), pools_table(status), workers_table(status))
+    """Headline, keyring, pools, workers."""
+    return Group(
+        headline(status, socket),
+        keyring_line(status["keyring"]),
+        pools_table(status),
+        workers_table(status),
+    )
 
 
 def headline(status: Mapping[str, Any], socket: str | None) -> Text:
@@ -45,6 +50,17 @@ def headline(status: Mapping[str, Any], socket: str | None) -> Text:
         f"up {duration(status['uptime_s'])}; connections: {status['connections']}; "
         f"clone guard: {printable(str(status['clone_guard']))}"
     )
+
+
+def keyring_line(keyring: Mapping[str, Any]) -> Text:
+    """How the keyring lies on the disk, and whether all of it would survive that disk."""
+    keys, changes = keyring["keys"], keyring["unexported_changes"]
+    sealed = "a plain file" if keyring["sealed"] == "file" else f"sealed ({printable(keyring['sealed'])})"
+    line = Text(f"keyring: {keys} {'key' if keys == 1 else 'keys'}, {sealed}; ")
+    if not changes:
+        return line.append("all of it exported")
+    number = f"{changes} {'change' if changes == 1 else 'changes'}"
+    return line.append(f"{number} never exported: run kpcache keyring export", style="yellow")
 
 
 def pools_table(status: Mapping[str, Any]) -> Table:

@@ -20,10 +20,17 @@ _BACKLOG = 4096  # a burst of connections waits in the kernel, which caps this a
 _files: WeakKeyDictionary[socket.socket, tuple[int, int]] = WeakKeyDictionary()
 
 
+class FolderInUseError(ConfigError):
+    """Another process holds the state folder."""
+
+
 @contextmanager
 def locked_folder(state_dir: Path) -> Iterator[None]:
     """Hold the state folder (made 0700 if missing): for a daemon, or a command that works on the keyring
-    while none runs. Two of them would each write over what the other did. Raises ``ConfigError``."""
+    while none runs. Two of them would each write over what the other did.
+
+    Raises ``ConfigError``; while another process holds it, ``FolderInUseError``.
+    """
     try:
         _make_folder(state_dir)
         fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -64,7 +71,7 @@ def _lock(fd: int, state_dir: Path) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise ConfigError(
+        raise FolderInUseError(
             f"daemon.state_dir: another kpcache process uses {state_dir}, a daemon or a keyring command; "
             "stop it or let it finish; for a second daemon set its own daemon.state_dir and daemon.socket"
         ) from error

@@ -15,15 +15,23 @@ from kpcache.cli.decrypt import blob_in
 from kpcache.cli.files import PairFiles
 from kpcache.cli.fill import below, fill_fraction
 from kpcache.cli.main import build_parser, main
-from kpcache.cli.output import UsageError, as_json, context_members, in_words, positive_seconds
+from kpcache.cli.output import (
+    TryAgainError,
+    UsageError,
+    as_json,
+    context_members,
+    in_words,
+    positive_seconds,
+)
 from kpcache.cli.reporters import LiveReporter, PlainReporter
-from kpcache.cli.tables import console_for, duration, status_view
+from kpcache.cli.tables import console_for, duration, keyring_line, status_view
 from kpcache.cli.wait import level, missing_for, wait_for
 from kpcache.errors import (
     DaemonUnreachableError,
     InvalidCiphertextException,
     KpcacheError,
     ThrottlingException,
+    from_wire,
 )
 
 Status = dict[str, Any]
@@ -40,7 +48,9 @@ def status(**held: int) -> Status:
         "version": "9.9", "ready": min(held.values(), default=8) >= 2,
         "full": min(held.values(), default=8) >= 8,
         "issuing": True, "clone_guard": "none", "draining": False, "uptime_s": 61.0, "pools": pools,
-        "connections": 3, "keyring": {"default_alias": "alias/kpcache"},
+        "connections": 3,
+        "keyring": {"default_alias": "alias/kpcache", "keys": 1, "revision": 4, "exported_revision": 2,
+                    "unexported_changes": 2, "sealed": "file"},
         "workers": [{"role": "maker", "shard": 0, "maker": 1, "pid": None, "state": "backoff", "restarts": 2,
                      "reason": "exit 3: \x1b[31mno\nluck [bold]"}],
     }  # fmt: skip
@@ -65,6 +75,16 @@ def status(**held: int) -> Status:
         ["wait", "--level", "0%"],
         ["wait", "--level", "101%"],
         ["check-config"],
+        ["keyring"],
+        ["keyring", "describe"],
+        ["keyring", "alias"],
+        ["keyring", "alias", "move", "alias/a"],
+        ["keyring", "delete", "alias/a", "--days", "6"],
+        ["keyring", "delete", "alias/a", "--days", "31"],
+        ["keyring", "delete", "alias/a", "--days", "7", "--cancel"],
+        ["keyring", "tag", "alias/a"],
+        ["keyring", "export", "--passphrase-file", "f", "--recipient", "age1x"],
+        ["keyring", "import", "f", "--passphrase-file", "f", "--identity", "i"],
     ],
 )
 def test_wrong_arguments_are_exit_code_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,6 +125,19 @@ def test_every_command_takes_a_socket(command: str) -> None:
     assert build_parser().parse_args([command, "--socket", "/s", *rest]).socket == "/s"
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["keyring", "--socket", "/s", "list"],
+        ["keyring", "list", "--socket", "/s"],
+        ["keyring", "alias", "delete", "alias/a", "--socket", "/s"],
+        ["keyring", "--socket", "/t", "export", "--socket", "/s"],
+    ],
+)
+def test_a_keyring_command_takes_a_socket_before_and_behind_its_name(argv: list[str]) -> None:
+    assert build_parser().parse_args(argv).socket == "/s"
+
+
 def test_a_context_divides_at_the_first_equals_sign() -> None:
     assert context_members([]) == {}
     assert context_members(["a=b=c", "d="]) == {"EncryptionContext": {"a": "b=c", "d": ""}}
@@ -133,6 +166,8 @@ def test_errors_in_words() -> None:
     assert in_words(dry) == "ThrottlingException (pool_dry): no pair at hand; try again in 0.5 s"
     assert "another encryption context" in in_words(InvalidCiphertextException())
     assert in_words(DaemonUnreachableError("no daemon on /s")) == "no daemon on /s"
+    assert in_words(TryAgainError("the folder is in use")) == "the folder is in use"
+    assert in_words(from_wire({"Code": "New", "Message": "words"})) == "New: words"
 
 
 @given(st.binary(min_size=1).filter(lambda blob: not blob.lstrip().startswith(b"{")))
@@ -241,9 +276,19 @@ def test_the_tables_show_pools_and_workers_and_obey_no_escape() -> None:
     console_for(stream).print(status_view(status(RSA_2048=3, RSA_4096=8), "/s"))
     text = stream.getvalue()
     assert "kpcache 9.9 on /s: ready; up 1 min 1 s; connections: 3" in text
+    assert "keyring: 1 key, a plain file; 2 changes never exported: run kpcache keyring export" in text
     assert "RSA_4096" in text
     assert r"exit 3: \x1b[31mno\nluck [bold]" in text
     assert "\x1b" not in text
+
+
+def test_the_keyring_line_says_what_is_sealed_and_what_is_exported() -> None:
+    keyring = {"keys": 2, "unexported_changes": 1, "sealed": "credential"}
+    assert keyring_line(keyring).plain.startswith(
+        "keyring: 2 keys, sealed (credential); 1 change never exported"
+    )
+    keyring["unexported_changes"] = 0
+    assert keyring_line(keyring).plain == "keyring: 2 keys, sealed (credential); all of it exported"
 
 
 @pytest.mark.parametrize(

@@ -211,5 +211,8 @@ def status(held: int = 8, target: int = 8) -> Answer:
             {"role": "shard", "shard": 0, "maker": None, "pid": 7, "state": "up", "restarts": 0, "reason": ""}
         ],
         "connections": 1,
-        "keyring": {"default_alias": "alias/kpcache", "default_key_arn": KEY_ARN},
+        "keyring": {
+            "default_alias": "alias/kpcache", "default_key_arn": KEY_ARN, "keys": 1, "revision": 1,
+            "exported_revision": 0, "unexported_changes": 1, "sealed": "file",
+        },
     }  # fmt: skip

@@ -1,0 +1,257 @@
+"""The rules of ``kpcache keyring`` that need no daemon: what opens an export, refusals, what is shown."""
+
+import argparse
+import contextlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pyrage
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kpcache.cli.keyring import age, secret_input
+from kpcache.cli.keyring.access import all_of
+from kpcache.cli.keyring.changes import tell
+from kpcache.cli.keyring.copies import import_in_words
+from kpcache.cli.keyring.tables import key_view, keys_table
+from kpcache.cli.main import main
+from kpcache.cli.output import UsageError
+from kpcache.cli.tables import console_for
+
+KEY_ID = "00000000-0000-4000-8000-000000000001"
+IDENTITY = pyrage.x25519.Identity.generate()
+RECIPIENT = str(IDENTITY.to_public())
+DOCUMENT = b'{"format": "kpcache keyring"}\n' * 3000
+# Made once by `age -p` (Debian, version 1.1.1): a passphrase's file needs no seconds to be told from others.
+OF_A_PASSPHRASE = b"age-encryption.org/v1\n-> scrypt bBjlhJVYZeE4aqUdmtRHfw 18\n"
+
+
+def private_file(path: Path, text: str) -> str:
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return str(path)
+
+
+# age files
+
+
+def test_what_was_encrypted_to_recipients_opens_with_any_of_their_identities() -> None:
+    other = pyrage.x25519.Identity.generate()
+    export = age.to_recipients([RECIPIENT, str(other.to_public())])(DOCUMENT)
+    assert export.startswith(b"-----BEGIN AGE ENCRYPTED FILE-----\n")
+    assert not age.needs_passphrase(export)
+    for identity in (IDENTITY, other):
+        assert age.from_identities([str(identity)])(export) == DOCUMENT
+
+
+def test_another_identity_opens_nothing() -> None:
+    export = age.to_recipients([RECIPIENT])(DOCUMENT)
+    with pytest.raises(age.ExportFileError, match="for another identity"):
+        age.from_identities([str(pyrage.x25519.Identity.generate())])(export)
+
+
+def test_a_passphrases_file_is_known_by_its_first_lines() -> None:
+    assert age.needs_passphrase(OF_A_PASSPHRASE)
+
+
+EXPORT = age.to_recipients([RECIPIENT])(DOCUMENT)
+
+
+@settings(max_examples=300)
+@given(st.integers(1, len(EXPORT) - 2))
+def test_a_cut_export_is_told_to_be_one(length: int) -> None:
+    with pytest.raises(age.ExportFileError, match=r"cut off|not an age file"):
+        age.needs_passphrase(EXPORT[:length])
+
+
+@settings(max_examples=300)
+@given(st.integers(0, len(EXPORT) - 1), st.integers(1, 255))
+def test_a_damaged_export_is_refused_or_opens_to_the_same(position: int, change: int) -> None:
+    """White space at the end may change; nothing else may."""
+    damaged = bytearray(EXPORT)
+    damaged[position] ^= change
+    with contextlib.suppress(age.ExportFileError):
+        if not age.needs_passphrase(bytes(damaged)):
+            assert age.from_identities([str(IDENTITY)])(bytes(damaged)) == DOCUMENT
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"keys", b"{}", b"-----BEGIN AGE ENCRYPTED FILE-----"])
+def test_what_is_no_export_is_told_to_be_none(data: bytes) -> None:
+    with pytest.raises(age.ExportFileError):
+        age.needs_passphrase(data)
+
+
+@pytest.mark.parametrize("name", ["", "age1", "age1xyz", RECIPIENT[:-1], str(IDENTITY), "ssh-ed25519 AAAA"])
+def test_what_is_no_recipient_is_refused_with_how_to_get_one(name: str) -> None:
+    with pytest.raises(UsageError, match="age-keygen -y"):
+        age.to_recipients([RECIPIENT, name])
+
+
+# Passphrases and identities
+
+
+def test_a_passphrase_file_has_one_line(tmp_path: Path) -> None:
+    for number, ending in enumerate(("", "\n", "\r\n")):
+        path = private_file(tmp_path / str(number), "correct horse battery" + ending)
+        assert secret_input.new_passphrase(path) == "correct horse battery"
+        assert secret_input.known_passphrase(path) == "correct horse battery"
+    for number, text in enumerate(("", "\n", "correct horse\nbattery staple\n")):
+        with pytest.raises(UsageError, match="one line"):
+            secret_input.known_passphrase(private_file(tmp_path / f"bad{number}", text))
+
+
+def test_a_short_passphrase_opens_but_never_encrypts(tmp_path: Path) -> None:
+    path = private_file(tmp_path / "p", "éleven char")
+    assert secret_input.known_passphrase(path) == "éleven char"
+    with pytest.raises(UsageError, match="fewer than 12"):
+        secret_input.new_passphrase(path)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o602])
+def test_a_secret_that_others_can_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
+    path = private_file(tmp_path / "p", "correct horse battery")
+    os.chmod(path, mode)
+    for read in (secret_input.new_passphrase, secret_input.known_passphrase, secret_input.identities):
+        with pytest.raises(UsageError, match="chmod go="):
+            read(path)
+
+
+def test_a_passphrase_may_come_through_a_pipe() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"correct horse battery\n")
+    os.close(writer)
+    try:
+        assert secret_input.new_passphrase(f"/dev/fd/{reader}") == "correct horse battery"
+    finally:
+        os.close(reader)
+
+
+def test_no_secret_file_is_shown(tmp_path: Path) -> None:
+    for text in ("AGE-SECRET-KEY-1BROKEN\n", "hunter2\n", f"{IDENTITY}x\n"):
+        path = private_file(tmp_path / "i", text)
+        with pytest.raises(UsageError) as caught:
+            age.from_identities(secret_input.identities(path))
+        assert text.strip() not in str(caught.value)
+
+
+def test_an_identity_file_is_what_age_keygen_writes(tmp_path: Path) -> None:
+    text = f"# created: 2026-11-24T04:00:00Z\n# public key: {RECIPIENT}\n{IDENTITY}\n"
+    assert secret_input.identities(private_file(tmp_path / "i", text)) == [str(IDENTITY)]
+
+
+# What is refused before anything is asked
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["purge", KEY_ID], "--yes-destroy"),
+        (["export"], "--passphrase-file F or --recipient"),
+        (["export", "--recipient", "age1x"], "age-keygen -y"),
+        (["export", "--out", "/", "--recipient", RECIPIENT], "exists"),
+        (["export", "--out", "/nonexistent/x", "--recipient", RECIPIENT], "no such folder"),
+        (["export", "--passphrase-file", "/nonexistent/p"], "No such file"),
+        (["import", "/nonexistent/x"], "No such file"),
+        (["import", "/dev/zero"], "larger than any export"),
+        (["create", "--tag", "team"], "must be K=V"),
+        (["create", "--tag", "a=1", "--tag", "a=2"], "twice"),
+        (["tag", KEY_ID, "=v"], "must be K=V"),
+        (["list", "--config", "/nonexistent/k.toml"], "No such file"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_told_in_a_line(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr("kpcache.worker.process.protect", lambda _name: None)
+    monkeypatch.setenv("KPCACHE_SOCKET", "/nonexistent/kpcache.sock")
+    assert main(["keyring", *argv]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert words in told.err
+    assert told.err.count("\n") == 1
+
+
+# What is shown
+
+
+def shown(view: Any) -> str:
+    stream = io.StringIO()
+    console_for(stream).print(view)
+    return stream.getvalue()
+
+
+METADATA = {
+    "KeyId": KEY_ID, "Arn": f"arn:aws:kms:local:000000000000:key/{KEY_ID}", "KeyState": "PendingDeletion",
+    "CreationDate": 86400.0, "DeletionDate": 172800.0, "Description": "for \x1b[2J billing\nkey",
+}  # fmt: skip
+ALIASES = [
+    {"AliasName": "alias/kpcache", "TargetKeyId": KEY_ID},
+    {"AliasName": "alias/other", "TargetKeyId": "another"},
+]
+
+
+def test_the_tables_show_keys_and_obey_no_escape() -> None:
+    table = shown(keys_table([METADATA], ALIASES))
+    assert KEY_ID in table
+    assert "1970-01-02 00:00 UTC" in table
+    assert "alias/kpcache" in table
+    assert "alias/other" not in table
+    everything = {
+        "KeyMetadata": METADATA,
+        "Aliases": ALIASES[:1],
+        "Tags": [{"TagKey": "team", "TagValue": "\x1b[31mred"}],
+        "Rotations": [
+            {"KeyMaterialId": "aa" * 32, "KeyMaterialState": "NON_CURRENT"},
+            {"KeyMaterialId": "bb" * 32, "KeyMaterialState": "CURRENT", "RotationDate": 90000.0},
+        ],
+    }
+    view = shown(key_view(everything))
+    assert "not before 1970-01-03 00:00 UTC" in view
+    assert r"team=\x1b[31mred" in view
+    lines = [line.rstrip() for line in view.splitlines()]
+    assert any("aa" * 32 in line and "1970-01-02 00:00" in line and line.endswith("open") for line in lines)
+    assert any(
+        "bb" * 32 in line and "1970-01-02 01:00" in line and "encrypt and open" in line for line in lines
+    )
+    assert "\x1b" not in table + view
+
+
+def test_an_import_is_told_in_words() -> None:
+    nothing = {"KeysAdded": [], "MaterialsAdded": [], "AliasesAdded": [], "AliasesKept": []}
+    assert import_in_words(nothing) == ["nothing added: all that the export has is here"]
+    some = {
+        **nothing,
+        "KeysAdded": [KEY_ID],
+        "AliasesAdded": ["alias/a", "alias/b"],
+        "AliasesKept": ["alias/c"],
+    }
+    assert import_in_words(some) == [
+        f"added keys: {KEY_ID}",
+        "added aliases: alias/a, alias/b",
+        "left as they are here, though they mean other keys in the export: alias/c",
+    ]
+
+
+def test_a_result_is_json_or_one_line_without_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell(argparse.Namespace(json=True), {}, "key \x1b is enabled") == 0
+    assert tell(argparse.Namespace(json=False), {}, "key \x1b is enabled") == 0
+    assert capsys.readouterr().out == "{}\nkey \\x1b is enabled\n"
+
+
+class Pages:
+    """Answers a list in pages of one."""
+
+    def call(self, method: str, members: Any) -> dict[str, Any]:
+        assert method == "ListKeys"
+        number = int(members.get("Marker", "0"))
+        page: dict[str, Any] = {"Keys": [{"KeyId": str(number)}], "Truncated": number < 2}
+        return page | ({"NextMarker": str(number + 1)} if number < 2 else {})
+
+
+def test_a_list_is_taken_page_by_page_to_its_end() -> None:
+    assert [key["KeyId"] for key in all_of(Pages(), "ListKeys", {}, "Keys")] == ["0", "1", "2"]
