@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-# Deepest legal nesting: message array, params array, input map, and one list or map inside it.
-MAX_DEPTH = 4
+# Deepest legal nesting: message array, params array, input map, a list (Tags), and one map inside it.
+MAX_DEPTH = 5
 # Items in an array, or entries in a map. The largest legal one is an encryption context, whose own,
 # lower bound is checked with the input so that the caller is told which member was too large.
 MAX_ITEMS = 256

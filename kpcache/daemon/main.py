@@ -2,9 +2,11 @@
 
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,17 +16,20 @@ import trio
 
 from kpcache.core.config import Config
 from kpcache.core.limits import Limits
+from kpcache.daemon.administrator import Administrator
 from kpcache.daemon.dispatcher import Dispatcher, Gate, not_issuing
 from kpcache.daemon.floor import Floor
 from kpcache.daemon.notices import ReporterHandler, UnhurriedReporter, log, log_defect
 from kpcache.daemon.reporter import Reporter
 from kpcache.daemon.server import Server
 from kpcache.daemon.state import close_listener, listen, locked_folder
-from kpcache.daemon.status import StatusMaker
+from kpcache.daemon.status import StatusMaker, keyring_status
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import Supervisor
 from kpcache.errors import ConfigError
 from kpcache.keyring import Keyring
+from kpcache.keyring.seal import Unlock
+from kpcache.keyring.vault import Vault
 from kpcache.worker.process import StartError, protect
 
 # A worker comes up in a fraction of a second; if none does, serving (and saying why) beats waiting on.
@@ -35,7 +40,7 @@ PROGRESS_INTERVAL_S = 0.25
 # File descriptors that are not clients' connections: listeners, workers' pipes, the loop's own.
 _OWN_FDS = 256
 
-Listeners = list[tuple[socket.socket, Path]]
+Listeners = list[tuple[socket.socket, Path]]  # the clients', then the administrators'
 
 
 def run(config: Config, reporter: Reporter) -> int:
@@ -50,17 +55,19 @@ def run(config: Config, reporter: Reporter) -> int:
         _protect()
         with ExitStack() as stack:
             stack.enter_context(locked_folder(config.daemon.state_dir))
-            keyring = Keyring.open(
+            keyring = config.keyring
+            vault = Vault.open(
                 config.daemon.state_dir,
-                create=config.keyring.create,
-                default_alias=config.keyring.default_alias,
+                create=keyring.create,
+                default_alias=keyring.default_alias,
+                unlock=Unlock.from_settings(keyring.unlock, keyring.passphrase_file, os.environ),
             )
             listeners: Listeners = []
             for path, mode in _socket_paths(config):
                 listener = listen(path, mode, config.daemon.socket_group)
                 stack.callback(close_listener, listener, path)
                 listeners.append((listener, path))
-            trio.run(_live, config, reporter, keyring, listeners)
+            trio.run(_live, config, reporter, vault, listeners)
     except ConfigError:
         raise
     except Exception as error:
@@ -80,14 +87,14 @@ def _protect() -> None:
         raise ConfigError(f"this process cannot be kept from being read by others: {error}") from error
 
 
-async def _live(config: Config, reporter: Reporter, keyring: Keyring, listeners: Listeners) -> None:
-    await Daemon(config, reporter, keyring, listeners).live()
+async def _live(config: Config, reporter: Reporter, vault: Vault, listeners: Listeners) -> None:
+    await Daemon(config, reporter, vault, listeners).live()
 
 
 class Daemon:
     """The parts, how they are wired, and the order in which they start and stop."""
 
-    def __init__(self, config: Config, reporter: Reporter, keyring: Keyring, listeners: Listeners) -> None:
+    def __init__(self, config: Config, reporter: Reporter, vault: Vault, listeners: Listeners) -> None:
         self._config = config
         self._reporter = reporter
         self._listeners = listeners
@@ -102,9 +109,13 @@ class Daemon:
         self._stock = Stock(pools, self._supervisor.send_draw, lambda: self._floor.wanted.set())
         self._floor = Floor(self._stock, self._supervisor.send, self._raise_alarm)
         alias = config.keyring.default_alias
-        default_key = {"default_alias": alias, "default_key_arn": keyring.resolve(alias).arn}
-        self._status = StatusMaker(self._stock, self._supervisor, self._gate, self._floor.tags, default_key)
+        keyring = Keyring(vault.content, time.monotonic, os.urandom)
+        self._status = StatusMaker(
+            self._stock, self._supervisor, self._gate, self._floor.tags,
+            lambda: keyring_status(keyring, alias, vault.is_sealed),
+        )  # fmt: skip
         self._dispatcher = Dispatcher(self._stock, keyring, self._limits, self._gate, self._status.status)
+        self._administrator = Administrator(self._dispatcher, self._gate, vault, keyring, alias, self._limits)
         self._server = Server(self._dispatcher, self._stock, self._limits)
         self._status.watch_clients(lambda: self._server.connections, self._server.clients)
 
@@ -114,6 +125,7 @@ class Daemon:
             async with trio.open_nursery() as workers:
                 workers.start_soon(self._supervisor.run, self._stock, self._floor)
                 workers.start_soon(self._floor.run)
+                workers.start_soon(self._administrator.run)
                 workers.start_soon(self._heed, signals)
                 await _first_of(self._supervisor.wait_settled, self._told_to_stop.wait, READY_TIMEOUT_S)
                 if not self._told_to_stop.is_set():
@@ -134,16 +146,21 @@ class Daemon:
     async def _serve(self, connections: trio.Nursery) -> None:
         """Accept connections until a signal comes; then no more, and nobody finds the sockets."""
         async with trio.open_nursery() as accepting:
-            for listener, _ in self._listeners:
-                accepting.start_soon(self._server.serve, listener, connections)
+            (clients, _), (administrators, _) = self._listeners
+            accepting.start_soon(self._server.serve, clients, connections)
+            accepting.start_soon(self._server.serve, administrators, connections, self._administrator)
             accepting.start_soon(self._show_first_fill)
             # What the start made lives on: keep the collector from walking through it ever again.
             gc.collect()
             gc.freeze()
             daemon = self._config.daemon
-            self._reporter.serving(
-                self._status.status(), socket=str(daemon.socket), state_dir=str(daemon.state_dir)
-            )
+            status = self._status.status()
+            self._reporter.serving(status, socket=str(daemon.socket), state_dir=str(daemon.state_dir))
+            if status["keyring"]["sealed"] == "file":
+                log.info(
+                    "the keyring is a plain file: whoever gets this disk or a backup of it can open every "
+                    "blob; to seal it, set keyring.unlock"
+                )
             await self._told_to_stop.wait()
             accepting.cancel_scope.cancel()
         for listener, path in self._listeners:

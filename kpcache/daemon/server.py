@@ -1,6 +1,7 @@
 """Accepts connections within their caps, and keeps the sessions that are open."""
 
 import errno
+import functools
 import math
 import socket
 import struct
@@ -8,6 +9,7 @@ import struct
 import trio
 
 from kpcache.core.limits import Limits
+from kpcache.daemon.administrator import Administrator, Caller
 from kpcache.daemon.dispatcher import Dispatcher
 from kpcache.daemon.notices import log
 from kpcache.daemon.session import Session
@@ -47,8 +49,13 @@ class Server:
         """What clients did that an operator may want to know of, as counts since the start."""
         return {"cut": self._cut, "notifications": self._dispatcher.notifications}
 
-    async def serve(self, listener: socket.socket, nursery: trio.Nursery) -> None:
-        """Accept on a non-blocking listening socket until cancelled; sessions run in ``nursery``."""
+    async def serve(
+        self, listener: socket.socket, nursery: trio.Nursery, administrator: Administrator | None = None
+    ) -> None:
+        """Accept on a non-blocking listening socket until cancelled; sessions run in ``nursery``.
+
+        ``administrator``: answers them, if this is the socket for administration.
+        """
         while True:
             await trio.lowlevel.wait_readable(listener)
             spent = 0
@@ -63,7 +70,7 @@ class Server:
                         self._make_room(self._heaviest_user())
                         await trio.sleep(_ACCEPT_PAUSE_S)
                     break  # else the client left before it was accepted
-                spent += self._admit(sock, nursery)
+                spent += self._admit(sock, nursery, administrator)
             await trio.lowlevel.checkpoint()
 
     def _log_shortage(self, error: OSError) -> None:
@@ -84,11 +91,11 @@ class Server:
             with trio.move_on_after(0.02):
                 await self._idle.wait()
 
-    def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> int:
+    def _admit(self, sock: socket.socket, nursery: trio.Nursery, administrator: Administrator | None) -> int:
         """Keep the connection if there is room or can be made. Returns how much of a turn that took."""
         try:
             sock.setblocking(False)
-            _, uid, _ = _PEERCRED.unpack(
+            pid, uid, _ = _PEERCRED.unpack(
                 sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
             )
         except OSError:
@@ -99,7 +106,11 @@ class Server:
         if is_at_a_cap and not self._has_made_room_for(user):
             sock.close()
             return _COST_AT_A_CAP
-        session = Session(sock, user, self._dispatcher, self._stock, self._limits)
+        if administrator is None:
+            session = Session(sock, user, self._dispatcher, self._stock, self._limits)
+        else:
+            begin = functools.partial(administrator.begin, Caller(uid, pid))
+            session = Session(sock, user, self._dispatcher, self._stock, administrator.limits, begin)
         self._sessions[session] = None
         self._users[uid] = user
         user.add(session)

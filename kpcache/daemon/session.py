@@ -2,11 +2,14 @@
 
 The common case, a request whose pair is ready, runs from receive to send without another task and with
 one system call each way: the socket is tried directly, and trio is asked only to wait. Requests that
-must wait for a pair get a task each; replies that the socket does not take at once wait in the outbox.
+must wait, for a pair or for a change of the keyring, get a task each; replies that the socket does not
+take at once wait in the outbox.
 """
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import trio
 
@@ -14,11 +17,13 @@ from kpcache.core.connection import NEED_DATA, NOTIFICATION, PAUSED, Broken, Con
 from kpcache.core.limits import Limits
 from kpcache.core.pair import Pair
 from kpcache.core.wire import Request
+from kpcache.daemon.administrator import Change
 from kpcache.daemon.dispatcher import Dispatcher, PairOrder
 from kpcache.daemon.hangup import is_gone, wait_gone
 from kpcache.daemon.notices import log_defect
 from kpcache.daemon.outbox import Outbox, PeerGoneError
-from kpcache.daemon.stock import Stock, Waiter
+from kpcache.daemon.pools import Waiter
+from kpcache.daemon.stock import Stock
 from kpcache.daemon.user import User
 from kpcache.errors import KMSInternalException, KpcacheError
 
@@ -30,6 +35,8 @@ _MESSAGES_PER_TURN = 16
 _MAX_HALF_CLOSED = 32
 _NEVER = float("inf")
 
+Begin = Callable[[Request], dict[str, Any] | PairOrder | Change]
+
 
 class Session:
     """Owns ``sock``, a connected non-blocking socket, and closes it at the end of ``run``.
@@ -39,12 +46,20 @@ class Session:
     """
 
     def __init__(
-        self, sock: socket.socket, user: User, dispatcher: Dispatcher, stock: Stock, limits: Limits
+        self,
+        sock: socket.socket,
+        user: User,
+        dispatcher: Dispatcher,
+        stock: Stock,
+        limits: Limits,
+        begin: Begin | None = None,
     ) -> None:
+        """``begin``: for an administrator's connection, which may ask for more than the dispatcher knows."""
         self.user = user
         self.scope = trio.CancelScope()  # cancel it to cut the connection
         self._sock = sock
         self._dispatcher = dispatcher
+        self._take_up = begin or dispatcher.begin
         self._stock = stock
         self._limits = limits
         self._connection = Connection(limits)
@@ -131,10 +146,13 @@ class Session:
         return event
 
     def _begin(self, request: Request) -> tuple[bytes, str]:
-        """The reply and the spec of the pair in it; either may be empty. Without a pair, a task waits."""
+        """The reply and the spec of the pair in it; either may be empty: what takes a while gets a task."""
         try:
-            work = self._dispatcher.begin(request)
+            work = self._take_up(request)
             if not isinstance(work, PairOrder):
+                if isinstance(work, Change):
+                    self._nursery.start_soon(self._answer_change, request, work)
+                    return b"", ""
                 return self._connection.answer(request.msgid, work), ""
             pair = self._dispatcher.take(work)
             if pair is None:
@@ -153,6 +171,13 @@ class Session:
         except Exception as error:
             reply, specs = self._refuse(request, error), []
         self._outbox.post(reply, specs)
+
+    async def _answer_change(self, request: Request, change: Change) -> None:
+        try:
+            reply = self._connection.answer(request.msgid, await change.answer())
+        except Exception as error:
+            reply = self._refuse(request, error)
+        self._outbox.post(reply, [])
 
     def _fulfil(self, request: Request, work: PairOrder, pair: Pair) -> bytes:
         """The reply with this pair in it. Whatever fails, the pair is burnt."""

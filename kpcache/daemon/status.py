@@ -7,9 +7,11 @@ import trio
 
 from kpcache import __version__
 from kpcache.daemon.dispatcher import Gate
-from kpcache.daemon.stock import Pool, Stock
+from kpcache.daemon.pools import Pool
+from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import Supervisor
 from kpcache.daemon.tags import TagBooks
+from kpcache.keyring import Keyring, views
 
 
 def pool_status(pool: Pool) -> dict[str, int]:
@@ -30,17 +32,33 @@ def pool_status(pool: Pool) -> dict[str, int]:
     }
 
 
+def keyring_status(keyring: Keyring, default_alias: str, sealed: str) -> dict[str, Any]:
+    """The keyring in force. ``sealed`` is ``[keyring].unlock``: "file" is a plain file."""
+    return {
+        "default_alias": default_alias,
+        "default_key_arn": keyring.resolve(default_alias).arn,
+        "sealed": sealed,
+        **views.keyring_status(keyring.content),
+    }
+
+
 class StatusMaker:
     """Makes statuses."""
 
     def __init__(
-        self, stock: Stock, supervisor: Supervisor, gate: Gate, tags: TagBooks, key: dict[str, str]
+        self,
+        stock: Stock,
+        supervisor: Supervisor,
+        gate: Gate,
+        tags: TagBooks,
+        keyring: Callable[[], dict[str, Any]],
     ) -> None:
+        """``keyring`` makes what is shown of the keyring."""
         self._stock = stock
         self._supervisor = supervisor
         self._gate = gate
         self._tags = tags
-        self._key = key
+        self._keyring = keyring
         self._started = trio.current_time()
         self._connections: Callable[[], int] = lambda: 0
         self._clients: Callable[[], dict[str, int]] = dict
@@ -75,7 +93,7 @@ class StatusMaker:
             },
             "tags": self._tags.status(),
             "workers": [worker.status() for worker in self._supervisor.workers],
-            "keyring": self._key,
+            "keyring": self._keyring(),
             "connections": self._connections(),
             "clients": self._clients(),
         }

@@ -13,7 +13,7 @@ from tests.fakes import SPEC, FakeShards, mock_clock
 @mock_clock
 async def test_it_shows_the_pools_the_clients_and_the_tags() -> None:
     shards, gate, tags = FakeShards({SPEC: (8, 2)}), Gate(), TagBooks()
-    maker = StatusMaker(shards.stock, cast(Supervisor, SimpleNamespace(workers=[])), gate, tags, {})
+    maker = StatusMaker(shards.stock, cast(Supervisor, SimpleNamespace(workers=[])), gate, tags, dict)
     maker.watch_clients(lambda: 3, lambda: {"cut": 2, "notifications": 5})
     before = maker.status()
     assert (before["ready"], before["full"], before["draining"]) == (False, False, False)

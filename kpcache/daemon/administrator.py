@@ -1,0 +1,195 @@
+"""Administration of the keyring: one change at a time, durable before it is in force, and told in the log.
+
+A change waits for a disk, so it runs in a thread while the loop goes on serving. One task takes the
+changes in the order in which they were asked for, which a connection's own tasks would not keep. What has
+begun is carried to its end and adopted, whoever asked for it is gone or not; what has not is forgotten
+with its connection.
+
+Whether a connection may administrate is decided by the socket on which it came, never by who it is:
+``daemon/server`` lets the connections of ``admin.sock`` in here, and no others.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import trio
+
+from kpcache.core.admin_operations import ADMIN_OPERATIONS
+from kpcache.core.limits import Limits
+from kpcache.core.wire import Request
+from kpcache.daemon.admin_changes import CHANGES, Outcome, Setting
+from kpcache.daemon.admin_lists import LISTS
+from kpcache.daemon.dispatcher import PING, Dispatcher, Gate, PairOrder, draining
+from kpcache.daemon.key_methods import admitted
+from kpcache.daemon.notices import log, log_defect
+from kpcache.errors import (
+    DependencyError,
+    KMSInternalException,
+    KpcacheError,
+    ThrottlingException,
+)
+from kpcache.keyring import Keyring, document
+from kpcache.keyring.document import Document
+from kpcache.keyring.vault import Vault
+
+# A whole keyring comes in one message; nobody but the daemon's own user and root can send one.
+MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
+# Changes that wait, the one under way not counted: a few milliseconds each on a sound disk. Each may hold
+# a keyring of 4 MiB.
+MAX_WAITING: Final = 32
+_RETRY_AFTER_S: Final = 1.0
+_EXPORT: Final = "kpcache.ExportKeyring"
+# What a line of the log shows of a change with many subjects.
+_MAX_SUBJECTS: Final = 5
+_OVERFLOW_UID: Final = 65534  # user_namespaces(7): stands for every user that this namespace does not know
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The peer of a connection when it connected (SO_PEERCRED), for the log only."""
+
+    uid: int
+    pid: int
+
+    def __str__(self) -> str:
+        # Nobody's uid and pid 0 stand for what another namespace has: they name no one.
+        uid = "unknown" if self.uid == _OVERFLOW_UID else self.uid
+        return f"uid {uid}, pid {self.pid or 'unknown'}"
+
+
+class Change:
+    """A request whose answer takes a while: await ``answer``, once."""
+
+    def __init__(self, method: str, data: dict[str, Any], caller: Caller) -> None:
+        self.method = method
+        self.data = data
+        self.caller = caller
+        self.is_wanted = True
+        self._result: dict[str, Any] | KpcacheError
+        self._settled = trio.Event()
+
+    async def answer(self) -> dict[str, Any]:
+        """KMS's answer, when all that it tells is durable. Raises ``KpcacheError``.
+
+        If this is cancelled before the change has begun, it never begins.
+        """
+        try:
+            await self._settled.wait()
+        finally:
+            self.is_wanted = False
+        if isinstance(self._result, KpcacheError):
+            raise self._result
+        return self._result
+
+    def settle(self, result: dict[str, Any] | KpcacheError) -> None:
+        self._result = result
+        self._settled.set()
+
+
+class Administrator:
+    """Answers what connections of ``admin.sock`` ask. ``run`` makes the changes and must be running."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        gate: Gate,
+        vault: Vault,
+        keyring: Keyring,
+        default_alias: str,
+        limits: Limits,
+        *,
+        now: Callable[[], float] = time.time,
+        urandom: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """``now`` in Unix seconds: the date of a deletion must outlive a restart."""
+        self.limits = replace(limits, max_message_bytes=MAX_MESSAGE_BYTES)
+        self._dispatcher = dispatcher
+        self._gate = gate
+        self._vault = vault
+        self._keyring = keyring
+        self._default_alias = default_alias
+        self._now = now
+        self._urandom = urandom
+        self._put, self._take = trio.open_memory_channel[Change](MAX_WAITING)
+
+    def begin(self, caller: Caller, request: Request) -> dict[str, Any] | PairOrder | Change:
+        """As ``Dispatcher.begin``, which answers the methods of every client; a ``Change`` for a change.
+
+        The change has its place in the queue when this returns. Raises ``KpcacheError``.
+        """
+        method = request.method
+        if method not in ADMIN_OPERATIONS:
+            work = self._dispatcher.begin(request)
+            if method == PING and isinstance(work, dict):
+                work["MaxMessageBytes"] = MAX_MESSAGE_BYTES
+            return work
+        if self._gate.draining:
+            raise draining()
+        data = admitted(request)
+        look = LISTS.get(method)
+        if look is not None:
+            return look(self._keyring.content, data)
+        change = Change(method, data, caller)
+        try:
+            self._put.send_nowait(change)
+        except trio.WouldBlock:
+            raise ThrottlingException(
+                f"{MAX_WAITING} changes of the keyring wait already: the disk may be slow",
+                reason="overloaded",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from None
+        return change
+
+    async def run(self) -> None:
+        """Make the changes, until cancelled: then the one under way is still carried to its end."""
+        async for change in self._take:
+            if change.is_wanted:
+                change.settle(await self._carry_out(change))
+
+    async def _carry_out(self, change: Change) -> dict[str, Any] | KpcacheError:
+        make = self._export if change.method == _EXPORT else self._make
+        try:
+            # Not abandoned when cancelled: until the thread is back nobody knows which content is on disk.
+            answer, subjects = await trio.to_thread.run_sync(make, change)
+        except DependencyError as error:
+            log.error("%s by %s failed: %s", change.method, change.caller, error.message)
+            return error
+        except KpcacheError as error:
+            return error
+        except Exception as error:
+            log_defect(change.method, error)
+            return KMSInternalException("an internal error; the daemon's log has the details")
+        finally:
+            # After a failure too: what could not be written may be on disk all the same.
+            if self._vault.content is not self._keyring.content:
+                self._keyring.adopt(self._vault.content)
+        log.info("%s by %s: %s", change.method, change.caller, _told(subjects))
+        return answer
+
+    # --- in the thread
+
+    def _make(self, change: Change) -> tuple[dict[str, Any], list[str]]:
+        setting = Setting(self._now(), self._urandom, self._default_alias)
+        outcomes: list[Outcome] = []
+
+        def step(content: Document) -> Document:
+            outcomes.append(CHANGES[change.method](content, change.data, setting))
+            return outcomes[-1].content
+
+        self._vault.change(step, destroys=change.method == "kpcache.PurgeKey")
+        return outcomes[-1].answer, outcomes[-1].subjects
+
+    def _export(self, _: Change) -> tuple[dict[str, Any], list[str]]:
+        """No change, but like one: it takes long, must see those asked for before, and concerns auditors."""
+        content = self._vault.content
+        answer = {"KeyringDocument": document.encode(content), "Revision": content.revision}
+        return answer, [f"revision {content.revision}, {len(content.keys)} keys"]
+
+
+def _told(subjects: list[str]) -> str:
+    more = len(subjects) - _MAX_SUBJECTS
+    shown = subjects if more <= 0 else [*subjects[:_MAX_SUBJECTS], f"and {more} more"]
+    return ", ".join(shown)
