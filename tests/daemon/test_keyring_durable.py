@@ -1,32 +1,48 @@
-"""The first write of the keyring, stopped and failed at every step, and the order of its steps."""
+"""The writes of the keyring's file, stopped and failed at every step, and the order of their steps."""
 
 import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kpcache.errors import ConfigError
-from kpcache.keyring import Keyring
+from kpcache.errors import ConfigError, KeyUnavailableException
+from kpcache.keyring.document import Document
+from kpcache.keyring.vault import Vault
+from tests.keyrings import ALIAS
+from tests.vaults import (
+    FILE,
+    MARK,
+    OLD,
+    PREVIOUS,
+    TEMPORARY,
+    holds_a_secret,
+    open_keyring,
+    open_vault,
+    purge,
+    rotate,
+    used_vault,
+)
 
-ALIAS = "alias/kpcache"
-FILE, TEMPORARY, MARK = "keyring.json", "keyring.json.new", "keyring.made"
+ROOT = Path(__file__).parents[2]
 
 # Each child works in a folder of its own and ends without a word at its n-th system call on files,
 # until one gets to its end. Writes are cut short, so that kills fall between the parts too.
 KILL_AT_EACH_STEP = """
 import os, sys
 from pathlib import Path
-from kpcache.keyring import Keyring
+from tests import vaults
 
-base, step, status = Path(sys.argv[1]), 0, 9
+base, kind, step, status = Path(sys.argv[1]), sys.argv[2], 0, 9
 while status != 0:
     step += 1
     folder = base / f"{step:03}"
     folder.mkdir(mode=0o700)
+    vault = None if kind == "first" else vaults.used_vault(folder)
     child = os.fork()
     if child:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -43,42 +59,71 @@ while status != 0:
         return counted
 
     real_write = os.write
-    os.write = lambda fd, data: real_write(fd, data[:200])
-    for name in ("open", "write", "fsync", "rename", "unlink", "close"):
+    os.write = lambda fd, data: real_write(fd, data[:900])
+    for name in ("open", "read", "write", "fsync", "rename", "link", "unlink", "close"):
         setattr(os, name, dying(getattr(os, name)))
-    Keyring.open(folder, create="if_empty", default_alias="alias/kpcache")
+    if vault is None:
+        vaults.open_vault(folder)
+    else:
+        vault.change(getattr(vaults, kind), destroys=kind == "purge")
     real_exit(0)
 """
 
 
-def open_keyring(folder: Path, create: Any = "if_empty") -> Keyring:
-    return Keyring.open(folder, create=create, default_alias=ALIAS)
-
-
 class Calls:
-    """Stands before ``os``: notes the calls that make a file durable, and fails one of them."""
+    """Stands before ``os``: notes the calls that change files or make them durable, and fails some."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, failing: int | None = None) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        failing: int | None = None,
+        reason: int = errno.ENOSPC,
+        *,
+        for_good: bool = False,
+    ) -> None:
+        """Call number ``failing`` fails, counted from 1; ``for_good``: all that follow too."""
         self.made: list[str] = []
-        self._failing = failing
-        for name in ("write", "fsync", "rename"):
+        self._failing = range(0) if failing is None else range(failing, 9999 if for_good else failing + 1)
+        self._reason = reason
+        for name in ("write", "fsync", "rename", "link", "unlink"):
             monkeypatch.setattr(os, name, self._noting(name, getattr(os, name)))
 
     def _noting(self, name: str, call: Any) -> Any:
         def noting(*args: Any, **kwargs: Any) -> Any:
-            on = args[0] if name == "rename" else Path(os.readlink(f"/proc/self/fd/{args[0]}")).name
-            self.made.append(f"{name} {on}")
-            if len(self.made) == self._failing:
-                raise OSError(errno.ENOSPC, "No space left on device")
+            on = args[0] if isinstance(args[0], str) else Path(os.readlink(f"/proc/self/fd/{args[0]}")).name
+            self.made.append(f"{name} {on}" + (f" to {args[1]}" if name in ("rename", "link") else ""))
+            if len(self.made) in self._failing:
+                raise OSError(self._reason, os.strerror(self._reason))
             return call(*args, **kwargs)
 
         return noting
 
 
-WRITE = [f"write {TEMPORARY}", f"fsync {TEMPORARY}", f"rename {TEMPORARY}", "fsync state"]
+CLEAN = [f"unlink {TEMPORARY}", f"unlink {OLD}"]
+NEW = [f"write {TEMPORARY}", f"fsync {TEMPORARY}"]
+KEEP = [f"link {FILE} to {OLD}", f"rename {OLD} to {PREVIOUS}", f"unlink {OLD}"]
+IN_FORCE = [f"rename {TEMPORARY} to {FILE}", "fsync state"]
 READ = [f"fsync {FILE}", "fsync state"]
 # The last thing: a mark without a keyring would keep every start away.
 MARKED = [f"write {MARK}", f"fsync {MARK}", "fsync state"]
+FIRST = CLEAN + NEW + KEEP[:1] + IN_FORCE + READ + MARKED
+CHANGE = READ + CLEAN + NEW + KEEP + IN_FORCE
+# The copy of the old state goes first, durable, so that the new state never stands beside what it destroys.
+DESTROY = READ + CLEAN + NEW + [f"rename {TEMPORARY} to {PREVIOUS}", "fsync state"] + NEW + IN_FORCE
+
+Change = Callable[[Document], Document]
+KINDS = pytest.mark.parametrize(
+    ("change", "steps"), [(rotate, CHANGE), (purge, DESTROY)], ids=["keeps", "destroys"]
+)
+STEPS = pytest.mark.parametrize(
+    ("change", "step"),
+    [
+        (change, step)
+        for change, all_ in ((rotate, CHANGE), (purge, DESTROY))
+        for step in range(1, len(all_) + 1)
+    ],
+)
+REASONS = pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
 
 
 @pytest.fixture
@@ -88,47 +133,182 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+def apply(vault: Vault, change: Change) -> Document:
+    return vault.change(change, destroys=change is purge)
+
+
+# --- the order
+
+
 def test_all_is_durable_in_order_before_open_returns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Calls(monkeypatch)
-    open_keyring(folder)
-    assert calls.made == WRITE + READ + MARKED
+    open_vault(folder)
+    assert calls.made == FIRST
 
 
 def test_a_keyring_that_is_found_is_made_durable_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its writer may have been killed between rename and sync."""
-    open_keyring(folder)
+    open_vault(folder)
     calls = Calls(monkeypatch)
-    open_keyring(folder)
+    open_vault(folder)
     assert calls.made == READ
 
 
-@pytest.mark.parametrize("step", range(1, len(WRITE + READ + MARKED) + 1))
+@KINDS
+def test_all_is_durable_in_order_before_a_change_returns(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change: Change, steps: list[str]
+) -> None:
+    vault = used_vault(folder)
+    calls = Calls(monkeypatch)
+    apply(vault, change)
+    assert calls.made == steps
+
+
+def test_the_previous_file_is_the_state_before_the_last_change(folder: Path) -> None:
+    vault = used_vault(folder)
+    before = (folder / FILE).read_bytes()
+    apply(vault, rotate)
+    assert (folder / PREVIOUS).read_bytes() == before
+    assert (folder / PREVIOUS).stat().st_nlink == (folder / FILE).stat().st_nlink == 1
+
+
+def test_no_copy_holds_what_was_destroyed(folder: Path) -> None:
+    vault = used_vault(folder)
+    old = vault.content
+    (folder / TEMPORARY).write_bytes((folder / FILE).read_bytes())  # as writers leave that were killed
+    (folder / OLD).write_bytes((folder / FILE).read_bytes())
+    assert holds_a_secret(folder, old) == [FILE, TEMPORARY, OLD, PREVIOUS]
+    apply(vault, purge)
+    assert holds_a_secret(folder, old) == []
+    assert (folder / PREVIOUS).read_bytes() == (folder / FILE).read_bytes()
+
+
+def test_a_writer_killed_before_its_last_step_does_not_keep_the_next_from_its_work(folder: Path) -> None:
+    """It leaves two names of one file, which rename(2) does not touch."""
+    vault = used_vault(folder)
+    (folder / PREVIOUS).unlink()
+    os.link(folder / FILE, folder / PREVIOUS)
+    apply(vault, rotate)
+    assert sorted(os.listdir(folder)) == [FILE, PREVIOUS, MARK]
+    assert (folder / PREVIOUS).read_bytes() != (folder / FILE).read_bytes()
+
+
+# --- steps that fail
+
+
+@pytest.mark.parametrize("step", [n for n, call in enumerate(FIRST, 1) if not call.startswith("link")])
 def test_a_step_that_fails_leaves_nothing_or_a_whole_keyring(
     folder: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     with monkeypatch.context() as patched:
         Calls(patched, failing=step)
-        with pytest.raises(ConfigError, match="No space left on device") as caught:
-            open_keyring(folder)
+        with pytest.raises(ConfigError, match="No space left on device; free some space there") as caught:
+            open_vault(folder)
     assert str(folder) in caught.value.message
-    whole = step > WRITE.index(f"rename {TEMPORARY}") + 1
-    marked = step > len(WRITE + READ)
+    whole = step > FIRST.index(f"rename {TEMPORARY} to {FILE}") + 1
+    marked = step > FIRST.index(f"write {MARK}")
     assert sorted(os.listdir(folder)) == [FILE] * whole + [MARK] * marked
-    open_keyring(folder, "never" if whole else "if_empty")
+    open_vault(folder, "never" if whole else "if_empty")
+
+
+@REASONS
+@STEPS
+def test_a_change_whose_step_fails_is_made_whole_or_not_at_all(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change: Change, step: int, reason: int
+) -> None:
+    vault = used_vault(folder)
+    old, new = vault.content, change(vault.content)
+    with monkeypatch.context() as patched:
+        calls = Calls(patched, failing=step, reason=reason)
+        if step == len(CHANGE if change is rotate else DESTROY):
+            assert apply(vault, change) == new, "the last sync failed, the read that follows has synced"
+            assert calls.made[step:] == READ
+        else:
+            with pytest.raises(KeyUnavailableException, match=os.strerror(reason)) as caught:
+                apply(vault, change)
+            assert str(folder / FILE) in caught.value.message
+            assert vault.content == old
+    assert open_vault(folder, "never").content == vault.content
+    assert set(os.listdir(folder)) == {FILE, PREVIOUS, MARK}
+    assert apply(vault, change if vault.content == old else lambda content: content) == new
+
+
+@STEPS
+def test_a_disk_that_fails_for_good_leaves_the_old_or_the_new_state(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change: Change, step: int
+) -> None:
+    """Then which one it is, is not known here; the next change finds out."""
+    vault = used_vault(folder)
+    old, new = vault.content, change(vault.content)
+    with monkeypatch.context() as patched:
+        Calls(patched, failing=step, reason=errno.EIO, for_good=True)
+        with pytest.raises(KeyUnavailableException, match="the kernel's log may say"):
+            apply(vault, change)
+        assert vault.content == old, "what may be lost is not used"
+    last = step == len(CHANGE if change is rotate else DESTROY)
+    assert vault.change(lambda content: content) == (new if last else old)
+    assert open_vault(folder, "never").content == vault.content
+    if last and change is purge:
+        assert holds_a_secret(folder, old) == []
+
+
+def test_a_change_that_was_not_confirmed_is_not_lost_on_the_next(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = used_vault(folder)
+    with monkeypatch.context() as patched:
+        Calls(patched, failing=len(CHANGE), reason=errno.EIO, for_good=True)
+        with pytest.raises(KeyUnavailableException, match="whether the change stands is not known"):
+            apply(vault, rotate)
+    rotated = rotate(vault.content).keys[0].materials
+    apply(vault, purge)
+    [key] = open_vault(folder, "never").content.keys
+    assert key.materials == rotated
+
+
+# --- kills
+
+
+def killed_at_each_step(folder: Path, kind: str) -> list[Path]:
+    """What is left of writers of which each got one system call farther than the one before."""
+    command = [sys.executable, "-c", KILL_AT_EACH_STEP, str(folder), kind]
+    subprocess.run(command, check=True, timeout=60, cwd=ROOT)
+    return sorted(folder.iterdir())
 
 
 def test_a_kill_at_any_step_leaves_nothing_or_a_whole_keyring(folder: Path) -> None:
-    command = [sys.executable, "-c", KILL_AT_EACH_STEP, str(folder)]
-    subprocess.run(command, check=True, timeout=60)
     left: list[bool] = []
-    for each in sorted(folder.iterdir()):
+    for each in killed_at_each_step(folder, "first"):
         whole = (each / FILE).exists()
         left.append(whole)
         assert whole or not (each / MARK).exists()
         ring = open_keyring(each, "never" if whole else "if_empty")
-        blob = ring.encrypt(ring.resolve(ALIAS), b"private", {})
+        blob = ring.encrypt(ring.resolve(ALIAS), b"private", {}).blob
         assert open_keyring(each, "never").decrypt(blob, {}).plaintext == b"private"
         assert set(os.listdir(each)) <= {FILE, TEMPORARY, MARK}
     assert left == sorted(left), "once whole, always whole"
     assert left.count(False) >= 8
     assert left.count(True) >= 8
+
+
+@pytest.mark.parametrize("change", [rotate, purge])
+def test_a_kill_at_any_step_of_a_change_leaves_the_old_or_the_new_state(folder: Path, change: Change) -> None:
+    changed: list[bool] = []
+    for each in killed_at_each_step(folder, change.__name__):
+        vault = open_vault(each, "never")
+        is_old = len(vault.content.keys) == 2 and len(vault.content.keys[0].materials) == 1
+        changed.append(not is_old)
+        if is_old:
+            old = vault.content
+            assert old.keys[1].deletion_s is not None
+            new = apply(vault, change)
+        else:
+            new = vault.content
+            assert change is rotate or holds_a_secret(each, old) == []
+            vault.change(lambda content: content)
+        assert new.revision == old.revision + 1
+        assert open_vault(each, "never").content == new
+        assert set(os.listdir(each)) <= {FILE, PREVIOUS, MARK, *([] if is_old else [TEMPORARY, OLD])}
+    assert changed == sorted(changed), "once changed, always changed"
+    assert changed.count(False) >= 15
+    assert changed.count(True) >= 3

@@ -132,7 +132,7 @@ def test_a_lost_keyring_is_given_up_only_by_the_command_that_is_told(
 def test_a_second_daemon_on_one_state_folder_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
     with running(tmp_path, CONFIG) as first:
         line = refusal(tmp_path)
-        assert f"another kpcache daemon uses {first.state_dir}" in line
+        assert f"another kpcache process uses {first.state_dir}" in line
         assert "its own daemon.state_dir" in line
         with first.client() as client:
             client.generate_data_key_pair(KeyId="alias/kpcache", KeyPairSpec=SPEC)

@@ -12,20 +12,10 @@ import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from kpcache.errors import ConfigError, InvalidCiphertextException
-from kpcache.keyring import Keyring, crypto
-
-ALIAS = "alias/kpcache"
-FILE, TEMPORARY, MARK = "keyring.json", "keyring.json.new", "keyring.made"
-
-
-def open_keyring(folder: Path, create: Any = "if_empty", alias: str = ALIAS) -> Keyring:
-    return Keyring.open(folder, create=create, default_alias=alias)
-
-
-def refusal(folder: Path, create: Any = "if_empty", alias: str = ALIAS) -> str:
-    with pytest.raises(ConfigError) as caught:
-        open_keyring(folder, create, alias)
-    return caught.value.message
+from kpcache.keyring import Keyring, changes, crypto
+from kpcache.keyring.vault import Vault
+from tests.keyrings import ALIAS, document_of, record
+from tests.vaults import FILE, MARK, OLD, PLAIN, PREVIOUS, TEMPORARY, open_keyring, open_vault, refusal
 
 
 @pytest.fixture
@@ -41,13 +31,13 @@ def folder(tmp_path: Path) -> Path:
 def kept(folder: Path) -> bytes:
     """A blob of the keyring that is in the folder already."""
     ring = open_keyring(folder)
-    return ring.encrypt(ring.resolve(ALIAS), b"private", {})
+    return ring.encrypt(ring.resolve(ALIAS), b"private", {}).blob
 
 
 def test_a_first_start_makes_a_keyring_that_later_starts_read(folder: Path) -> None:
-    ring = Keyring.open(folder, create="if_empty", default_alias=ALIAS, now=lambda: 1700000000)
+    ring = Keyring(open_vault(folder, now=lambda: 1700000000).content)
     key = ring.resolve(ALIAS)
-    blob = ring.encrypt(key, b"private", {"app": "billing"})
+    blob = ring.encrypt(key, b"private", {"app": "billing"}).blob
     again = open_keyring(folder, "never")
     assert again.resolve(key.arn) == key
     assert again.decrypt(blob, {"app": "billing"}).plaintext == b"private"
@@ -59,9 +49,9 @@ def test_a_first_start_makes_a_keyring_that_later_starts_read(folder: Path) -> N
 def test_two_keyrings_share_nothing(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir(mode=0o700)
-    first, second = open_keyring(folder).resolve(ALIAS), open_keyring(other).resolve(ALIAS)
+    [first], [second] = open_vault(folder).content.keys, open_vault(other).content.keys
     assert first.key_id != second.key_id
-    assert first.material_id != second.material_id
+    assert first.materials[0].secret != second.materials[0].secret
 
 
 def test_ids_and_secrets_come_from_the_urandom_given(folder: Path) -> None:
@@ -71,14 +61,14 @@ def test_ids_and_secrets_come_from_the_urandom_given(folder: Path) -> None:
         drawn.append(os.urandom(size))
         return drawn[-1]
 
-    ring = Keyring.open(folder, create="if_empty", default_alias=ALIAS, urandom=urandom)
+    [key] = open_vault(folder, urandom=urandom).content.keys
     assert [len(item) for item in drawn] == [16, 32]
-    key = ring.resolve(ALIAS)
-    assert crypto.material_id(drawn[1], key.key_id) == key.material_id
+    assert crypto.material_id(drawn[1], key.key_id) == key.materials[0].material_id
 
 
-def test_a_left_over_temporary_does_not_count_as_state(folder: Path) -> None:
-    (folder / TEMPORARY).write_text("half of a keyr")
+@pytest.mark.parametrize("name", [TEMPORARY, OLD])
+def test_a_left_over_temporary_does_not_count_as_state(folder: Path, name: str) -> None:
+    (folder / name).write_text("half of a keyr")
     open_keyring(folder)
     assert sorted(os.listdir(folder)) == [FILE, MARK, "lock"]
 
@@ -151,6 +141,67 @@ def test_a_damaged_keyring_is_neither_used_nor_replaced(folder: Path) -> None:
     assert "its checksum does not match" in told
     assert "restore it from its backup, and do not delete it" in told
     assert (folder / FILE).read_bytes() == damaged
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: os.truncate(path, 99)], ids=["lost", "cut"])
+def test_the_state_before_the_last_change_is_told_as_a_cure_where_it_is_there(
+    folder: Path, harm: Callable[[Path], None]
+) -> None:
+    before = open_vault(folder).content
+    open_vault(folder).change(lambda content: changes.disable(content, ALIAS))
+    harm(folder / FILE)
+    assert f"from its backup or from {PREVIOUS} beside it, the state before the last change" in refusal(
+        folder
+    )
+    (folder / PREVIOUS).rename(folder / FILE)
+    assert open_vault(folder, "never").content == before
+    harm(folder / FILE)
+    assert PREVIOUS not in refusal(folder)
+
+
+@pytest.mark.usefixtures("kept")
+def test_the_state_before_the_last_change_says_that_a_keyring_was_lost(folder: Path) -> None:
+    (folder / FILE).rename(folder / PREVIOUS)
+    (folder / MARK).unlink()
+    assert f"it holds {PREVIOUS}" in refusal(folder)
+
+
+def test_an_exported_keyring_goes_into_an_empty_folder(folder: Path) -> None:
+    exported = document_of(record(materials=3), record(state="Disabled"))
+    assert Vault.import_first(folder, exported, unlock=PLAIN).content == exported
+    assert open_vault(folder, "never").content == exported
+    assert sorted(os.listdir(folder)) == [FILE, MARK, "lock"]
+
+
+def _lost(folder: Path) -> None:
+    (folder / FILE).unlink()
+
+
+def _lost_without_a_mark(folder: Path) -> None:
+    (folder / FILE).unlink()
+    (folder / MARK).unlink()
+    (folder / "ledger.db").touch()
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize(
+    ("lose", "told"),
+    [
+        (lambda _: None, "there is a keyring already"),
+        (_lost, "missing, yet it was made here"),
+        (_lost_without_a_mark, "it holds ledger.db"),
+    ],
+    ids=["there", "marked", "other state"],
+)
+def test_an_import_into_a_used_folder_is_refused_as_a_first_start_is(
+    folder: Path, lose: Callable[[Path], None], told: str
+) -> None:
+    lose(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ConfigError, match=told):
+        Vault.import_first(folder, document_of(record()), unlock=PLAIN)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.usefixtures("kept")
