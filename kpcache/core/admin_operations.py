@@ -11,7 +11,7 @@ from kpcache.core.limits import MAX_ITEMS
 from kpcache.core.operations import Operation
 from kpcache.core.shapes import Check, boolean, enum, integer, list_of, matching, sized, structure
 
-# A keyring of some thousands of keys. Many such inputs may wait for their turn, so it bounds memory too.
+# Some 10,000 keys. Many such inputs may wait for their turn, so it bounds memory too.
 MAX_KEYRING_BYTES: Final = 4 * 1024 * 1024
 
 _KEY_ID = sized(str, "string", 1, 2048)
