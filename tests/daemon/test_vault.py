@@ -1,0 +1,143 @@
+"""Changes of the keyring: durable and whole or refused, and never over another hand's work."""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kpcache.core.admin_operations import MAX_KEYRING_BYTES
+from kpcache.errors import (
+    AlreadyExistsException,
+    KeyUnavailableException,
+    LimitExceededException,
+)
+from kpcache.keyring import changes, document
+from kpcache.keyring.document import Document
+from kpcache.keyring.vault import Vault
+from tests.keyrings import ALIAS, document_of, record
+from tests.vaults import FILE, MARK, PLAIN, PREVIOUS, open_vault, purge, rotate, used_vault
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "state"
+    made.mkdir(mode=0o700)
+    return made
+
+
+@pytest.fixture
+def vault(folder: Path) -> Vault:
+    return used_vault(folder)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_change_is_in_the_file_when_it_returns(vault: Vault, folder: Path) -> None:
+    changed = vault.change(rotate)
+    assert changed is vault.content
+    assert document.decode((folder / FILE).read_bytes()) == changed
+    assert sorted(os.listdir(folder)) == [FILE, PREVIOUS, MARK]
+    assert {(folder / name).stat().st_mode & 0o777 for name in (FILE, PREVIOUS)} == {0o600}
+
+
+def test_each_change_builds_on_the_one_before(vault: Vault, folder: Path) -> None:
+    for n in range(5):
+        vault.change(lambda content, n=n: changes.create_alias(content, f"alias/{n}", ALIAS))  # type: ignore[misc]
+    assert len(open_vault(folder).content.aliases) == 6
+
+
+def test_what_kms_refuses_leaves_everything_as_it_was(vault: Vault, folder: Path) -> None:
+    before, content = files(folder), vault.content
+    with pytest.raises(AlreadyExistsException):
+        vault.change(lambda c: changes.create_alias(c, ALIAS, ALIAS))
+    assert files(folder) == before
+    assert vault.content is content
+
+
+def test_a_change_that_changes_nothing_writes_nothing(vault: Vault, folder: Path) -> None:
+    """Else the state before the last change would go for it."""
+    before = files(folder)
+    assert vault.change(lambda c: changes.enable(c, ALIAS)) is vault.content
+    assert files(folder) == before
+
+
+def test_an_export_is_remembered_though_the_revision_stays(vault: Vault, folder: Path) -> None:
+    revision = vault.content.revision
+    vault.change(lambda c: changes.mark_exported(c, revision))
+    assert open_vault(folder).content.exported_revision == revision
+
+
+def _another_version(folder: Path) -> None:
+    shutil.copy(folder / PREVIOUS, folder / FILE)
+
+
+def _another_keyring(folder: Path) -> None:
+    (folder / FILE).write_bytes(document.encode(document_of(record())))
+
+
+def _damaged(folder: Path) -> None:
+    os.truncate(folder / FILE, 100)
+
+
+@pytest.mark.parametrize("touch", [_another_version, _another_keyring, _damaged])
+@pytest.mark.parametrize("change", [rotate, purge])
+def test_nothing_is_written_over_another_hands_work(
+    vault: Vault, folder: Path, touch: Callable[[Path], None], change: Callable[[Document], Document]
+) -> None:
+    content = vault.content
+    touch(folder)
+    before = files(folder)
+    with pytest.raises(KeyUnavailableException) as caught:
+        vault.change(change, destroys=change is purge)
+    assert f"{folder / FILE}: changed by another hand" in caught.value.message
+    assert "stop the daemon first" in caught.value.message
+    assert files(folder) == before
+    assert vault.content is content
+
+
+def test_a_file_that_was_removed_is_told_and_not_made_again(vault: Vault, folder: Path) -> None:
+    kept = (folder / FILE).rename(folder.parent / "kept")
+    with pytest.raises(KeyUnavailableException, match=r"removed by another hand.*kpcache keyring export"):
+        vault.change(rotate)
+    assert not (folder / FILE).exists()
+    kept.rename(folder / FILE)
+    vault.change(rotate)
+
+
+def test_a_file_that_was_opened_to_others_is_told_with_the_cure(vault: Vault, folder: Path) -> None:
+    (folder / FILE).chmod(0o644)
+    with pytest.raises(KeyUnavailableException, match="run: chmod 600"):
+        vault.change(rotate)
+    (folder / FILE).chmod(0o600)
+    vault.change(rotate)
+
+
+def _described(content: Document, size: int) -> Document:
+    [first, *others] = content.keys
+    return dataclasses.replace(
+        content, keys=(dataclasses.replace(first, description="d" * size), *others), revision=99
+    )
+
+
+def test_a_keyring_has_a_largest_size(vault: Vault, folder: Path) -> None:
+    rest = len(document.encode(_described(vault.content, 0)))
+    vault.change(lambda c: _described(c, MAX_KEYRING_BYTES - rest))
+    assert (folder / FILE).stat().st_size == MAX_KEYRING_BYTES
+    before = (folder / FILE).stat()
+    with pytest.raises(LimitExceededException):
+        vault.change(lambda c: _described(c, MAX_KEYRING_BYTES - rest + 1))
+    assert (folder / FILE).stat() == before
+    assert open_vault(folder).content == vault.content
+
+
+def test_an_import_has_the_same_largest_size(tmp_path: Path) -> None:
+    too_large = _described(document_of(record()), MAX_KEYRING_BYTES)
+    tmp_path.chmod(0o700)
+    with pytest.raises(LimitExceededException):
+        Vault.import_first(tmp_path, too_large, unlock=PLAIN)
+    assert os.listdir(tmp_path) == []
