@@ -222,7 +222,8 @@ def test_the_tables_show_keys_and_obey_no_escape() -> None:
 
 
 def test_an_import_is_told_in_words() -> None:
-    nothing = {"KeysAdded": [], "MaterialsAdded": [], "AliasesAdded": [], "AliasesKept": []}
+    members = ("KeysAdded", "MaterialsAdded", "AliasesAdded", "AliasesKept")
+    nothing: dict[str, list[str]] = {member: [] for member in members}
     assert import_in_words(nothing) == ["nothing added: all that the export has is here"]
     some = {
         **nothing,
