@@ -1,27 +1,21 @@
 """The keyring: an embedded KMS with local symmetric keys. Wraps private keys and opens what it wrapped.
 
 KMS's names and recorded wordings are kept where a client sees them: ids, ARNs, aliases, states, errors.
-For one thread (the daemon's loop); no call waits, but ``open`` reads and writes files.
+For one thread (the daemon's loop); nothing here waits, or touches a file: that is ``vault``.
 """
 
 import dataclasses
-import shlex
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import urandom as kernel_urandom
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from kpcache.core import envelope
-from kpcache.core.contract import shown
-from kpcache.errors import ConfigError, DisabledException, KMSInvalidStateException, ValidationException
-from kpcache.keyring import changes, crypto, document, names, views
-from kpcache.keyring.document import Document, DocumentError, KeyRecord
-from kpcache.keyring.store import FILE_NAME, MARK_NAME, Store
-
-Create = Literal["if_empty", "never"]
+from kpcache.errors import DisabledException, KMSInvalidStateException, ValidationException
+from kpcache.keyring import crypto, names, views
+from kpcache.keyring.document import Document, KeyRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,45 +100,6 @@ class Keyring:
         for alias, key_id in content.aliases.items():
             self._names[alias] = self._names[names.ARN_PREFIX + alias] = entries[key_id].key
 
-    @classmethod
-    def open(
-        cls,
-        state_dir: Path,
-        *,
-        create: Create,
-        default_alias: str,
-        now: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        urandom: Callable[[int], bytes] = kernel_urandom,
-    ) -> "Keyring":
-        """Read ``state_dir/keyring.json``; make it first, with one key, where that is allowed.
-
-        The one key is named ``default_alias``. It is allowed with ``create="if_empty"`` in a folder
-        that holds nothing else and never held a keyring: one that is missing beside other state, or
-        beside its mark (see ``store``), was lost, and a new one would hide that. The caller holds the
-        folder's lock. ``now`` gives Unix seconds, ``monotonic`` seconds, ``urandom`` bytes of the
-        kernel's generator. Raises ``ConfigError`` with the cure.
-        """
-        crypto.require_support()
-        if not names.is_alias(default_alias):
-            raise ConfigError(
-                f"keyring.default_alias: '{shown(default_alias)}' is not alias/ and letters, digits, /_-"
-            )
-        with Store(state_dir) as store:
-            data = store.read()
-            if data is None:
-                _require_may_create(store, create)
-                store.write(document.encode(changes.first(default_alias, float(now()), urandom)))
-                data = store.read()
-            content = _decode(data, store)
-            store.mark()
-        if default_alias not in content.aliases:
-            known = ", ".join(sorted(content.aliases)) or "none"
-            raise ConfigError(
-                f"keyring.default_alias: {store.path} has no {default_alias}; its aliases: {known}"
-            )
-        return cls(content, monotonic, urandom)
-
     def resolve(self, key_id: str) -> Key:
         """The key for a key id, key ARN, alias or alias ARN, in any state. Raises ``NotFoundException``."""
         key = self._names.get(key_id)
@@ -207,39 +162,6 @@ class Keyring:
         if entry is None:
             raise names.not_found(key.arn)
         return entry
-
-
-def _require_may_create(store: Store, create: Create) -> None:
-    restore = f"restore {FILE_NAME} from its backup: without it no blob made here can be opened again"
-    if store.is_marked():
-        raise ConfigError(
-            f"{store.path}: missing, yet it was made here, as {MARK_NAME} beside it says; {restore}; "
-            "or, to begin anew and give up every blob made here, "
-            f"run: rm {shlex.quote(str(store.mark_path))}"
-        )
-    if create == "never":
-        raise ConfigError(
-            f'{store.path}: missing, and keyring.create is "never"; {restore}; '
-            'or, for a first start, set it to "if_empty"'
-        )
-    strangers = store.strangers()
-    if strangers:
-        raise ConfigError(
-            f"{store.path}: missing, yet the folder was in use (it holds {shown(', '.join(strangers))}); "
-            f"{restore}; or, for a first start, give it an empty folder"
-        )
-
-
-def _decode(data: bytes | None, store: Store) -> Document:
-    if data is None:
-        raise ConfigError(f"{store.path}: vanished right after it was written")
-    try:
-        return document.decode(data)
-    except DocumentError as error:
-        raise ConfigError(
-            f"{store.path}: {error}; restore it from its backup, and do not delete it: "
-            "it is the only way to open the blobs made here"
-        ) from None
 
 
 def require_usable(key: Key) -> None:

@@ -14,8 +14,9 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
+from kpcache.core.admin_operations import MAX_KEYRING_BYTES
 from kpcache.core.contract import shown
 from kpcache.errors import ConfigError, KeyUnavailableException, LimitExceededException
 from kpcache.keyring import changes, crypto, document, names
@@ -26,8 +27,6 @@ from kpcache.keyring.store import FILE_NAME, MARK_NAME, PREVIOUS_NAME, Store
 Create = Literal["if_empty", "never"]
 Urandom = Callable[[int], bytes]
 
-# Some 10,000 keys; twice as much goes through the admin socket in one message.
-MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
 _log = logging.getLogger("kpcache")
 
 
@@ -89,6 +88,7 @@ class Vault:
     ) -> "Vault":
         """Put an exported keyring into a folder where a first start could make one, by the same rules.
 
+        All that is in it is in an export: that is where it came from.
         Raises ``ConfigError`` with the cure, and ``LimitExceededException``.
         """
         crypto.require_support()
@@ -97,7 +97,8 @@ class Vault:
             if store.read() is not None:
                 raise ConfigError(f"{store.path}: there is a keyring already; import into that one instead")
             _require_may_create(store, "if_empty")
-            store.write(sealer.seal(_encoded(content)))
+            exported = changes.mark_exported(content, content.revision)
+            store.write(sealer.seal(_encoded(exported)))
             return cls._begin(state_dir, store, sealer, store.read())
 
     @classmethod
@@ -182,8 +183,8 @@ class Vault:
 
 def _require_may_create(store: Store, create: Create) -> None:
     restore = (
-        f"restore {FILE_NAME} from its backup{_or_previous(store)}: "
-        "without it no blob made here can be opened again"
+        f"restore {FILE_NAME} from its backup{_or_previous(store)}, or move this folder away and import an "
+        "export (kpcache keyring import): without it no blob made here can be opened again"
     )
     if store.is_marked():
         raise ConfigError(
@@ -226,8 +227,8 @@ def _opened(data: bytes, store: Store, sealer: Sealer) -> tuple[Document, bool]:
 
 def _encoded(content: Document) -> bytes:
     data = document.encode(content)
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise LimitExceededException(f"The keyring would be larger than {MAX_DOCUMENT_BYTES} bytes")
+    if len(data) > MAX_KEYRING_BYTES:
+        raise LimitExceededException(f"The keyring would be larger than {MAX_KEYRING_BYTES} bytes")
     return data
 
 
