@@ -81,7 +81,7 @@ class Stopped:
         return outcomes[-1].answer
 
     def _import_first(self, data: bytes) -> dict[str, Any]:
-        """As after an import into a keyring without keys, except that it is known to have been exported."""
+        """As of an import into a keyring without keys."""
         content = document.decode(data)
         if self._default_alias not in content.aliases:
             known = ", ".join(sorted(content.aliases)) or "none"
@@ -89,7 +89,6 @@ class Stopped:
                 f"keyring.default_alias: the export has no {self._default_alias}, without which no daemon "
                 f"starts; its aliases: {known}; nothing was imported"
             )
-        content = changes.mark_exported(content, content.revision)
         Vault.import_first(self._state_dir, content, unlock=self._unlock)
         return {
             "KeysAdded": [key.key_id for key in content.keys],
