@@ -12,6 +12,10 @@ from typing import Any, Final, NamedTuple
 import botocore.session
 
 MODEL: Final = botocore.session.get_session().get_service_model("kms")
+# What some enum of the model allows, and what none does.
+ENUM_VALUES: Final = {"no-such-value"}.union(
+    *(MODEL.shape_for(name).metadata.get("enum", ()) for name in MODEL.shape_names)
+)
 # For each pattern of the model: a character that it allows and one that it does not.
 PATTERNS: Final = {
     "^[a-zA-Z0-9:/_-]+$": ("a", " "),
@@ -23,6 +27,9 @@ PATTERNS: Final = {
 KINDS: Final[Mapping[str, Any]] = {
     "string": "a", "blob": b"a", "boolean": True, "integer": 1, "float": 1.5, "list": ["a"],
     "map": {"a": "b"},
+}  # fmt: skip
+PYTHON: Final[Mapping[str, type[Any]]] = {
+    "string": str, "blob": bytes, "boolean": bool, "integer": int, "timestamp": float, "list": list,
 }  # fmt: skip
 CONSTRAINTS: Final = {"min", "max", "enum", "pattern", "required", "sensitive"}
 MANY: Final = 100_000  # far more than anything may have, where the model sets no bound
@@ -46,11 +53,6 @@ def errors(name: str) -> set[str]:
     return {shape.name for shape in operation(name).error_shapes}
 
 
-def members(shape: Any) -> set[str]:
-    """Of an output shape, which an operation need not have."""
-    return set(shape.members) if shape is not None else set()
-
-
 def _sample(shape: Any) -> Any:
     return next(probe.value for probe in probes(shape) if probe.allowed)
 
@@ -66,7 +68,9 @@ def probes(shape: Any, path: str = "") -> Iterator[Probe]:
     match kind:
         case "string" if "enum" in shape.metadata:
             yield from (probe(value, True, f"enum {value}") for value in shape.metadata["enum"])
-            yield probe("no-such-value", False, "enum")
+            yield from (
+                probe(value, False, f"enum {value}") for value in ENUM_VALUES - {*shape.metadata["enum"]}
+            )
         case "string":
             good, bad = PATTERNS[shape.metadata["pattern"]] if "pattern" in shape.metadata else ("a", "")
             yield from _lengths(probe, shape, lambda length: good * length)
@@ -134,8 +138,7 @@ def differences(takes: Callable[[Any], bool], shape: Any) -> set[tuple[str, str]
 
 def misfit(value: Any, shape: Any, path: str = "") -> str:
     """Why a value of an answer is not of its shape; "" if it is."""
-    python = {"string": str, "blob": bytes, "boolean": bool, "integer": int, "timestamp": float, "list": list}
-    if type(value) is not python.get(shape.type_name, dict):
+    if type(value) is not PYTHON.get(shape.type_name, dict):
         return f"{path}: {shape.type_name}"
     match shape.type_name:
         case "structure":
@@ -155,7 +158,6 @@ def misfit(value: Any, shape: Any, path: str = "") -> str:
         return f"{path}: bounds"
     if value not in bounds.get("enum", [value]):
         return f"{path}: enum"
-    # The model writes \\u0020; re reads that as it stands.
     if "pattern" in bounds and not re.fullmatch(bounds["pattern"], value):
         return f"{path}: pattern"
     return ""

@@ -13,8 +13,12 @@ from kpcache.client.members import (
     Decrypted,
     DecryptMembers,
     DescribeKeyMembers,
+    Encrypted,
+    EncryptMembers,
     KeyDescription,
     Pong,
+    ReEncrypted,
+    ReEncryptMembers,
 )
 from kpcache.client.pool import ConnectionPool
 from kpcache.errors import DaemonUnreachableError, ThrottlingException, from_wire
@@ -85,6 +89,14 @@ class Client:
     def decrypt(self, *, wait_s: float | None = None, **members: Unpack[DecryptMembers]) -> Decrypted:
         """The plaintext of a ``PrivateKeyCiphertextBlob``, given the encryption context it was made with."""
         return cast(Decrypted, self._call("Decrypt", members, wait_s))
+
+    def encrypt(self, **members: Unpack[EncryptMembers]) -> Encrypted:
+        """A blob of at most 4096 bytes of plaintext, which ``decrypt`` opens given the same context."""
+        return cast(Encrypted, self._call("Encrypt", members, None))
+
+    def re_encrypt(self, **members: Unpack[ReEncryptMembers]) -> ReEncrypted:
+        """What a blob holds, in a blob of another key or encryption context; it never leaves the daemon."""
+        return cast(ReEncrypted, self._call("ReEncrypt", members, None))
 
     def describe_key(
         self, *, wait_s: float | None = None, **members: Unpack[DescribeKeyMembers]

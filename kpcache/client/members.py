@@ -19,15 +19,44 @@ class DataKeyPairMembers(TypedDict):
     DryRun: NotRequired[bool]
 
 
-class DecryptMembers(TypedDict):
-    """``CiphertextBlob``: at most 6144 bytes; ``EncryptionContext``: exactly the one it was made with."""
+class EncryptMembers(TypedDict):
+    """``Plaintext``: 1 to 4096 bytes."""
 
-    CiphertextBlob: bytes
+    KeyId: str
+    Plaintext: bytes
+    EncryptionContext: NotRequired[Mapping[str, str]]
+    GrantTokens: NotRequired[Sequence[str]]
+    EncryptionAlgorithm: NotRequired[str]
+    DryRun: NotRequired[bool]
+
+
+class DecryptMembers(TypedDict):
+    """``CiphertextBlob``: at most 6144 bytes; ``EncryptionContext``: exactly the one it was made with.
+
+    Without a blob, with ``DryRun`` and ``DryRunModifiers=["IGNORE_CIPHERTEXT"]``, only ``KeyId`` is tried.
+    """
+
+    CiphertextBlob: NotRequired[bytes]
     EncryptionContext: NotRequired[Mapping[str, str]]
     GrantTokens: NotRequired[Sequence[str]]
     KeyId: NotRequired[str]
     EncryptionAlgorithm: NotRequired[str]
     Recipient: NotRequired[Mapping[str, Any]]
+    DryRun: NotRequired[bool]
+    DryRunModifiers: NotRequired[Sequence[str]]
+
+
+class ReEncryptMembers(TypedDict):
+    """As ``DecryptMembers`` for the source and ``EncryptMembers`` for the destination."""
+
+    CiphertextBlob: NotRequired[bytes]
+    SourceEncryptionContext: NotRequired[Mapping[str, str]]
+    SourceKeyId: NotRequired[str]
+    DestinationKeyId: str
+    DestinationEncryptionContext: NotRequired[Mapping[str, str]]
+    SourceEncryptionAlgorithm: NotRequired[str]
+    DestinationEncryptionAlgorithm: NotRequired[str]
+    GrantTokens: NotRequired[Sequence[str]]
     DryRun: NotRequired[bool]
     DryRunModifiers: NotRequired[Sequence[str]]
 
@@ -51,6 +80,26 @@ class DataKeyPair(DataKeyPairWithoutPlaintext):
     """``PrivateKeyPlaintext`` is DER PKCS#8 (ML-KEM: in seed form)."""
 
     PrivateKeyPlaintext: bytes
+
+
+class Encrypted(TypedDict):
+    """``KeyId`` is the key's ARN. KMS tells no ``KeyMaterialId`` here."""
+
+    CiphertextBlob: bytes
+    KeyId: str
+    EncryptionAlgorithm: str
+
+
+class ReEncrypted(TypedDict):
+    """``SourceKeyId`` and ``KeyId`` (the destination's) are ARNs."""
+
+    CiphertextBlob: bytes
+    SourceKeyId: str
+    KeyId: str
+    SourceEncryptionAlgorithm: str
+    DestinationEncryptionAlgorithm: str
+    SourceKeyMaterialId: str
+    DestinationKeyMaterialId: str
 
 
 class Decrypted(TypedDict):

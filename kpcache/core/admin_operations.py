@@ -22,9 +22,12 @@ _TAGS = list_of(
     structure({"TagKey": _TAG_KEY, "TagValue": sized(str, "string", 0, 256)}, ("TagKey", "TagValue")),
     MAX_ITEMS,
 )
-_KEY_SPECS = (
+_CUSTOMER_MASTER_KEY_SPECS = (
     "RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521",
     "ECC_SECG_P256K1", "SYMMETRIC_DEFAULT", "HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512", "SM2",
+)  # fmt: skip
+_KEY_SPECS = (
+    *_CUSTOMER_MASTER_KEY_SPECS,
     "ML_DSA_44", "ML_DSA_65", "ML_DSA_87", "ECC_NIST_EDWARDS25519", "ML_KEM_512", "ML_KEM_768",
     "ML_KEM_1024",
 )  # fmt: skip
@@ -48,7 +51,7 @@ ADMIN_OPERATIONS: dict[str, Operation] = {
             "Description": _DESCRIPTION,
             "Tags": _TAGS,
             "KeySpec": enum(*_KEY_SPECS),
-            "CustomerMasterKeySpec": enum(*_KEY_SPECS),
+            "CustomerMasterKeySpec": enum(*_CUSTOMER_MASTER_KEY_SPECS),
             "KeyUsage": enum(*_KEY_USAGES),
             "Origin": enum("AWS_KMS", "EXTERNAL", "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"),
             "MultiRegion": boolean,
@@ -60,7 +63,7 @@ ADMIN_OPERATIONS: dict[str, Operation] = {
         (),
     ),
     "kpcache.ListKeys": Operation(
-        _paged(1000, ResourceOwners=list_of(enum("SELF", "OTHER_ACCOUNTS_VIA_RAM"), 2)), ()
+        _paged(1000, ResourceOwners=list_of(enum("SELF", "OTHER_ACCOUNTS_VIA_RAM"), 2, minimum=1)), ()
     ),
     "kpcache.ListAliases": Operation(_paged(100, KeyId=_KEY_ID), ()),
     "kpcache.ListKeyRotations": Operation(

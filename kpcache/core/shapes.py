@@ -78,10 +78,12 @@ def enum(*values: str) -> Check:
     return check
 
 
-def list_of(member: Check, maximum: int | None = None) -> Check:
+def list_of(member: Check, maximum: int | None = None, *, minimum: int = 0) -> Check:
     def check(value: object) -> Broken | None:
         if type(value) is not list and type(value) is not tuple:
             return Broken("Member must be a list")
+        if len(value) < minimum:
+            return Broken(f"Member must have length greater than or equal to {minimum}")
         if maximum is not None and len(value) > maximum:
             return Broken(f"Member must have length less than or equal to {maximum}")
         for number, item in enumerate(value, 1):

@@ -31,7 +31,7 @@ from kpcache.errors import (
     KpcacheError,
     ThrottlingException,
 )
-from kpcache.keyring import Keyring, document
+from kpcache.keyring import Keyring, document, names
 from kpcache.keyring.document import Document
 from kpcache.keyring.vault import Vault
 
@@ -129,6 +129,8 @@ class Administrator:
         if self._gate.draining:
             raise draining()
         data = admitted(request)
+        if "KeyId" in data:  # those with other names for it do not have this error in KMS's model
+            names.refuse_malformed_arn(data["KeyId"])
         look = LISTS.get(method)
         if look is not None:
             return look(self._keyring.content, data)

@@ -70,7 +70,7 @@ class Dispatcher:
             "GenerateDataKeyPair": self._generate,
             "GenerateDataKeyPairWithoutPlaintext": self._generate,
             **KeyMethods(keyring).by_name,
-            PING: self.ping,
+            PING: self._ping,
             _STATUS: lambda request: _without_input(request) or status(),
         }
 
@@ -88,23 +88,8 @@ class Dispatcher:
                 f"the methods are {', '.join(self._methods)}"
             )
         if self._gate.draining and request.method not in _OWN_METHODS:
-            self.refuse_if_draining()
-        return method(request)
-
-    def refuse_if_draining(self) -> None:
-        """Raise ``ThrottlingException`` once the daemon stops."""
-        if self._gate.draining:
             raise draining()
-
-    def ping(self, request: Request) -> dict[str, Any]:
-        """The answer of ``kpcache.Ping``. Raises ``ValidationException`` for any input."""
-        return _without_input(request) or {
-            "ProtocolVersion": PROTOCOL_VERSION,
-            "Version": __version__,
-            "MaxMessageBytes": self._limits.max_message_bytes,
-            "MaxInFlight": self._limits.max_in_flight_per_connection,
-            "MaxWaitSeconds": self._limits.wait_timeout_s,
-        }
+        return method(request)
 
     def take(self, order: PairOrder) -> Pair | None:
         """A ready pair for the order, which must go to ``build``; None: ``join_queue``."""
@@ -164,6 +149,15 @@ class Dispatcher:
             with_plaintext=request.method == "GenerateDataKeyPair",
             wait_s=wait_s,
         )
+
+    def _ping(self, request: Request) -> dict[str, Any]:
+        return _without_input(request) or {
+            "ProtocolVersion": PROTOCOL_VERSION,
+            "Version": __version__,
+            "MaxMessageBytes": self._limits.max_message_bytes,
+            "MaxInFlight": self._limits.max_in_flight_per_connection,
+            "MaxWaitSeconds": self._limits.wait_timeout_s,
+        }
 
     def _wait_s(self, options: object) -> float:
         """How long this caller waits when the pool is dry: its own ``wait_s``, cut to the configured most."""

@@ -1,68 +1,14 @@
-"""The table of administration against KMS's own service model: members, what is required, every bound."""
+"""The table of administration where KMS's model says little; against the model: test_kms_model_admin."""
 
 from typing import Any
 
-import botocore.session
 import pytest
 
 from kpcache.core import contract
-from kpcache.core.admin_operations import ADMIN_OPERATIONS, MAX_KEYRING_BYTES
+from kpcache.core.admin_operations import MAX_KEYRING_BYTES
 from kpcache.errors import ValidationException
 
-MODEL = botocore.session.get_session().get_service_model("kms")
-KMS = [name for name in ADMIN_OPERATIONS if name.removeprefix("kpcache.") in MODEL.operation_names]
-OWN = {"kpcache.PurgeKey", "kpcache.ExportKeyring", "kpcache.MarkExported", "kpcache.ImportKeyring"}
-# Bounds other than the model's, and who sets them.
-OTHER_BOUNDS = {
-    ("kpcache.ScheduleKeyDeletion", "PendingWindowInDays"): (7, 30),  # its page of KMS's API reference
-    ("kpcache.ListAliases", "Limit"): (1, 100),  # the same
-    ("kpcache.ListResourceTags", "Limit"): (1, 50),  # the same
-}
 KEY = "alias/kpcache"
-
-
-def shape_of(method: str) -> Any:
-    return MODEL.operation_model(method.removeprefix("kpcache.")).input_shape
-
-
-def test_all_methods_are_those_of_kms_but_four() -> None:
-    assert set(ADMIN_OPERATIONS) - set(KMS) == OWN
-    assert all(name.startswith("kpcache.") for name in ADMIN_OPERATIONS)
-
-
-@pytest.mark.parametrize("method", KMS)
-def test_members_and_what_is_required_are_those_of_the_model(method: str) -> None:
-    operation, shape = ADMIN_OPERATIONS[method], shape_of(method)
-    own = {"AliasName"} if method == "kpcache.CreateKey" else set()
-    assert set(operation.checks) == set(shape.members) | own
-    assert set(operation.required) == set(shape.required_members)
-
-
-MEMBERS = [(method, name) for method in KMS for name in shape_of(method).members]
-
-
-@pytest.mark.parametrize(("method", "name"), MEMBERS, ids=["-".join(pair) for pair in MEMBERS])
-def test_bounds_and_enums_are_those_of_the_model(method: str, name: str) -> None:
-    member = shape_of(method).members[name]
-    check = ADMIN_OPERATIONS[method].checks[name]
-    least, most = OTHER_BOUNDS.get(
-        (method, name), (member.metadata.get("min", 0), member.metadata.get("max", 0))
-    )
-    if member.type_name == "integer":
-        bad: list[object] = [least - 1, most + 1, str(least), float(least), True, None]
-        good: list[object] = [least, most]
-    elif member.type_name == "boolean":
-        good, bad = [True, False], [0, "true", None]
-    elif member.type_name == "string" and member.enum:
-        good, bad = list(member.enum), ["", "NONE", member.enum[0].lower(), 1, None]
-    elif member.type_name == "string":
-        good, bad = ["a" * least, "a" * most], ["a" * (most + 1), b"a", 1, None]
-        bad += [""] if least else []
-    else:
-        assert member.type_name == "list"
-        good, bad = [[]], [{}, "", None, [1], [None]]
-    assert [value for value in good if check(value)] == []
-    assert [value for value in bad if not check(value)] == []
 
 
 @pytest.mark.parametrize(

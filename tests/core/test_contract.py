@@ -238,7 +238,7 @@ def test_the_blob_is_required_but_in_a_dry_run_that_ignores_it_where_its_key_is(
     method: str, key_member: str
 ) -> None:
     def ask(**members: object) -> bool:
-        needed = {name: "alias/k" for name in OPERATIONS[method].required}
+        needed = dict.fromkeys(OPERATIONS[method].required, "alias/k")
         return contract.ignores_ciphertext(contract.validate(method, {**needed, **members}), key_member)
 
     assert not ask(**BLOB)

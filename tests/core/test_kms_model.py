@@ -8,8 +8,11 @@ methods of administration: test_kms_model_admin.
 import copy
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
+import botocore.loaders
+import botocore.model
 import pytest
 
 from kpcache.core import contract
@@ -53,6 +56,48 @@ def test_input_is_taken_and_refused_as_the_model_says() -> None:
 @pytest.mark.parametrize("method", OPERATIONS)
 def test_input_has_no_members_that_kms_has_not(method: str) -> None:
     assert OPERATIONS[method].checks.keys() == kms_model.operation(method).input_shape.members.keys()
+
+
+def added_member(shapes: dict[str, Any]) -> None:
+    shapes["DecryptRequest"]["members"]["Tomorrow"] = {"shape": "NullableBooleanType"}
+
+
+def added_nested_member(shapes: dict[str, Any]) -> None:
+    shapes["RecipientInfo"]["members"]["Tomorrow"] = {"shape": "NullableBooleanType"}
+
+
+def added_value(shapes: dict[str, Any]) -> None:
+    shapes["EncryptionAlgorithmSpec"]["enum"].append("TOMORROW")
+
+
+def taken_value(shapes: dict[str, Any]) -> None:
+    shapes["EncryptionAlgorithmSpec"]["enum"].remove("SM2PKE")
+
+
+def other_bound(shapes: dict[str, Any]) -> None:
+    shapes["CiphertextType"]["max"] += 1
+
+
+def new_bound(shapes: dict[str, Any]) -> None:
+    shapes["DryRunModifierList"]["max"] = 1
+
+
+def required_member(shapes: dict[str, Any]) -> None:
+    shapes["DecryptRequest"]["required"] = ["CiphertextBlob"]
+
+
+CHANGES = [
+    *(added_member, added_nested_member, added_value, taken_value),
+    *(other_bound, new_bound, required_member),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_later_model_changes_is_noticed(change: Callable[[dict[str, Any]], None]) -> None:
+    model = botocore.loaders.Loader().load_service_model("kms", "service-2")
+    change(model["shapes"])
+    shape = botocore.model.ServiceModel(model, "kms").operation_model("Decrypt").input_shape
+    assert kms_model.differences(functools.partial(takes, "Decrypt"), shape) - OTHER_BOUNDS.keys()
 
 
 # --- a keyring with keys in every state, and what is asked of it
@@ -152,7 +197,7 @@ BEYOND_THE_MODEL = {
     ("DescribeKey", "InvalidGrantTokenException"): "takes GrantTokens, and there are no grants",
     ("Decrypt", "UnsupportedOperationException"): "takes Recipient, which is not offered",
 }
-OF_PAIRS = {
+OF_PAIRS: dict[str, dict[str, Any]] = {
     "NotFoundException": {"KeyId": "nowhere"},
     "DisabledException": {"KeyId": "alias/off"},
     "KMSInvalidStateException": {"KeyId": "alias/dying"},
@@ -160,7 +205,7 @@ OF_PAIRS = {
     "UnsupportedOperationException": {"KeyPairSpec": "SM2"},
     "DryRunOperationException": {"DryRun": True},
 }
-OF_BLOBS = {
+OF_BLOBS: dict[str, dict[str, Any]] = {
     "InvalidCiphertextException": {"CiphertextBlob": b"no blob"},
     "DisabledException": {"CiphertextBlob": BLOB["alias/off"]},
     "KMSInvalidStateException": {"CiphertextBlob": BLOB["alias/dying"]},
