@@ -4,8 +4,9 @@ How the parts meet (arrows of import point down this list only):
 
 - ``cli/``      the ``kpcache`` command: parses arguments, prints for people and programs.
 - ``daemon/``   the trio program that serves: ``main`` reads as its life (start, ready, serve, drain,
-                stop); ``server`` moves bytes, ``dispatcher`` answers requests, ``stock`` keeps the
-                ready sets, ``supervisor`` keeps the worker processes.
+                stop); ``server`` moves bytes, ``dispatcher`` answers requests, ``administrator`` those
+                that change the keyring, ``stock`` keeps the ready sets, ``supervisor`` keeps the
+                worker processes.
 - ``worker/``   the programs that the daemon starts, plain and blocking: ``shard`` holds pairs and
                 answers draws, ``maker`` makes and checks them in the idle scheduling class.
 - ``keyring/``  the embedded KMS: local keys, and the blobs that they wrap.
