@@ -43,9 +43,9 @@ def pair(used: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
     return used[1]
 
 
-def refusal(folder: Path) -> str:
+def refusal(folder: Path, config: str = CONFIG) -> str:
     """What a daemon says that must not start there: one line, exit code 2."""
-    daemon = Daemon(folder, CONFIG, ORDINARY)
+    daemon = Daemon(folder, config, ORDINARY)
     try:
         code = daemon.process.wait(PATIENCE_S)
     finally:
@@ -55,9 +55,9 @@ def refusal(folder: Path) -> str:
     return line
 
 
-def opened(folder: Path, pair: dict[str, Any]) -> bytes:
+def opened(folder: Path, pair: dict[str, Any], config: str = CONFIG) -> bytes:
     """The private key of the pair, by a daemon that starts there and stops."""
-    with running(folder, CONFIG, ORDINARY) as daemon, daemon.client() as client:
+    with running(folder, config, ORDINARY) as daemon, daemon.client() as client:
         answer = client.decrypt(CiphertextBlob=pair["PrivateKeyCiphertextBlob"])
     return bytes(answer["Plaintext"])
 
@@ -67,7 +67,7 @@ def _cut(path: Path) -> None:
 
 
 def _of_a_later_version(path: Path) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
 
 
 def _edited(path: Path) -> None:
@@ -93,7 +93,7 @@ RESTORE = "restore it from its backup, and do not delete it"
         (_cut, "it is not JSON", RESTORE),
         (lambda path: os.truncate(path, 0), "it is not JSON", RESTORE),
         (lambda path: path.write_text("{}"), "it is not a kpcache keyring", RESTORE),
-        (_of_a_later_version, "it is not of version 1", RESTORE),
+        (_of_a_later_version, "it is not of version 1 or 2", RESTORE),
         (_edited, "its checksum does not match", RESTORE),
         (lambda path: path.chmod(0o644), "mode 0644 lets other users in", "run: chmod 600 {}"),
         (lambda path: path.chmod(0), "not readable for us", "chmod 600 {}"),
@@ -127,6 +127,26 @@ def test_a_lost_keyring_is_given_up_only_by_the_command_that_is_told(
     subprocess.run(["/bin/sh", "-c", command], check=True)
     with pytest.raises(InvalidCiphertextException):
         opened(tmp_path, pair)
+
+
+def test_a_plain_keyring_is_sealed_by_the_first_start_that_is_given_a_secret(
+    state: Path, pair: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed = f'{CONFIG}[keyring]\nunlock = "credential"\n'
+    plain = (state / FILE).read_bytes()
+    assert "systemd-creds encrypt --name=kpcache-keyring" in refusal(tmp_path, sealed)
+    assert (state / FILE).read_bytes() == plain
+    secret = tmp_path / "kpcache-keyring"
+    secret.write_bytes(os.urandom(32))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    with running(tmp_path, sealed, ORDINARY) as daemon:
+        assert "was plain and is now sealed (keyring.unlock = credential)" in daemon.wait_log("sealed")
+    secrets = [key["materials"][0]["secret"].encode() for key in json.loads(plain)["content"]["keys"]]
+    assert not any(item in path.read_bytes() for path in state.iterdir() for item in secrets)
+    assert opened(tmp_path, pair, sealed) == pair["PrivateKeyPlaintext"]
+    assert 'opens with keyring.unlock = "credential", not "file"' in refusal(tmp_path)
+    secret.write_bytes(os.urandom(32))
+    assert "does not open with systemd's credential" in refusal(tmp_path, sealed)
 
 
 def test_a_second_daemon_on_one_state_folder_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
