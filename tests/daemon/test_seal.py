@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 
 from kpcache.errors import ConfigError
 from kpcache.keyring import changes, kdf, seal
@@ -127,6 +128,16 @@ def test_salt_and_nonce_are_the_kernels_bytes(credential: Unlock) -> None:
     file = json.loads(Sealer(credential, urandom).seal(b"document"))
     told = [file["kdf"]["salt"], file["nonce"]]
     assert told == [base64.b64encode(item).decode() for item in drawn]
+
+
+def test_a_sealed_file_can_be_opened_by_what_is_documented_alone(credential: Unlock) -> None:
+    """Each field is covered, also those that are checked by themselves."""
+    file = json.loads(Sealer(credential, os.urandom).seal(b"document"))
+    ciphertext = base64.b64decode(file.pop("ciphertext"))
+    covered = json.dumps(file, sort_keys=True, separators=(",", ":")).encode("ascii")
+    assert set(file) == {"format", "version", "unlock", "kdf", "nonce"}
+    cipher = AESGCMSIV(kdf.derive(file["kdf"], secret_file(credential).read_bytes()))
+    assert cipher.decrypt(base64.b64decode(file["nonce"]), ciphertext, covered) == b"document"
 
 
 # --- a plain file that could be sealed
