@@ -220,5 +220,5 @@ def _tags(entries: list[dict[str, str]]) -> dict[str, str]:
     """Raises ``TagException`` for a list with two values for one tag: KMS's own rule for its requests."""
     tags = {entry["TagKey"]: entry["TagValue"] for entry in entries}
     if len(tags) != len(entries):
-        raise TagException("Tags has the same TagKey twice")
+        raise TagException("Duplicate tag keys")
     return tags

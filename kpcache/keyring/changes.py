@@ -26,7 +26,6 @@ from kpcache.errors import (
     DisabledException,
     InvalidAliasNameException,
     KMSInvalidStateException,
-    LimitExceededException,
     TagException,
     ValidationException,
 )
@@ -64,7 +63,7 @@ def first(alias: str, now: float, urandom: Urandom) -> Document:
 def create_key(
     document: Document, *, description: str, tags: Mapping[str, str], now: float, urandom: Urandom
 ) -> Document:
-    """A new key, the last in ``keys``. Raises ``TagException``, ``LimitExceededException``."""
+    """A new key, the last in ``keys``. Raises ``TagException``."""
     _check_tags(tags)
     return _next(document, keys=(*document.keys, _new_key(description, tags, now, urandom)))
 
@@ -158,7 +157,10 @@ def untag(document: Document, key_id: str, keys: Sequence[str]) -> Document:
 
 
 def create_alias(document: Document, alias: str, key_id: str) -> Document:
-    """Raises ``AlreadyExistsException``, ``InvalidAliasNameException``, and as ``enable`` for the key."""
+    """Raises ``AlreadyExistsException``, ``InvalidAliasNameException``, ``ValidationException`` without the
+    prefix (as AWS was recorded to answer), and as ``enable`` for the key."""
+    if not alias.startswith("alias/"):
+        raise ValidationException('Alias must start with the prefix "alias/".')
     if not names.is_alias(alias):
         raise InvalidAliasNameException(f"'{shown(alias)}' is not alias/ and letters, digits, /_-")
     if alias in document.aliases:
@@ -265,9 +267,9 @@ def _refuse_pending(record: KeyRecord) -> None:
 
 def _check_tags(tags: Mapping[str, str]) -> None:
     if len(tags) > MAX_TAGS:
-        raise LimitExceededException(f"A key can have at most {MAX_TAGS} tags")
+        raise TagException("Too many tags")  # AWS's own word, recorded, where the model has another error
     if any(key.lower().startswith("aws:") for key in tags):
-        raise TagException("Tags that begin with aws: are reserved for AWS")
+        raise TagException("Tags beginning with aws: are reserved")
 
 
 def _new_key(description: str, tags: Mapping[str, str], now: float, urandom: Urandom) -> KeyRecord:

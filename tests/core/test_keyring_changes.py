@@ -153,7 +153,7 @@ def test_nothing_is_destroyed_before_its_date() -> None:
             lambda ring: changes.create_alias(ring, "alias/aws/x", DISABLED.key_id),
             "InvalidAliasNameException",
         ),
-        (lambda ring: changes.create_alias(ring, "billing", DISABLED.key_id), "InvalidAliasNameException"),
+        (lambda ring: changes.create_alias(ring, "billing", DISABLED.key_id), "ValidationException"),
         (
             lambda ring: changes.create_alias(ring, "alias/x\x1b", DISABLED.key_id),
             "InvalidAliasNameException",
@@ -163,7 +163,7 @@ def test_nothing_is_destroyed_before_its_date() -> None:
         (lambda ring: changes.update_alias(ring, ALIAS, "nobody"), "NotFoundException"),
         (lambda ring: changes.delete_alias(ring, "alias/none"), "NotFoundException"),
         (lambda ring: changes.tag(ring, ALIAS, {"AWS:x": ""}), "TagException"),
-        (lambda ring: changes.tag(ring, ALIAS, {str(n): "" for n in range(51)}), "LimitExceededException"),
+        (lambda ring: changes.tag(ring, ALIAS, {str(n): "" for n in range(51)}), "TagException"),
         (lambda ring: changes.mark_exported(ring, 2), "ValidationException"),
         (lambda ring: changes.mark_exported(ring, 0), "ValidationException"),
     ],

@@ -165,6 +165,7 @@ ON_WRITING = "only when the keyring would get too large, which is found when it 
 ONE_KIND = "every local key is of the one kind that this takes"
 NEVER_RAISED_BY: dict[str, dict[str, str]] = {
     "CreateKey": {
+        "LimitExceededException": ON_WRITING,
         "MalformedPolicyDocumentException": NO_POLICY,
         "InvalidArnException": "an ARN in a policy: local keys have none",
         "CustomKeyStoreNotFoundException": NO_OTHER_STORE,
@@ -181,6 +182,7 @@ NEVER_RAISED_BY: dict[str, dict[str, str]] = {
     "CreateAlias": {"LimitExceededException": ON_WRITING},
     "UpdateAlias": {"LimitExceededException": ON_WRITING},
     "EnableKey": {"LimitExceededException": ON_WRITING},
+    "TagResource": {"LimitExceededException": ON_WRITING},
     "UntagResource": {"TagException": "a tag that is not there is no error"},
     "RotateKeyOnDemand": {
         "LimitExceededException": ON_WRITING,
@@ -205,7 +207,6 @@ RESERVED_TAG = [{"TagKey": "aws:x", "TagValue": ""}]
 RAISED: dict[str, dict[str, dict[str, Any]]] = {
     "CreateKey": {
         "UnsupportedOperationException": {"KeySpec": "RSA_2048"},
-        "LimitExceededException": {"Tags": TOO_MANY_TAGS},
         "TagException": {"Tags": RESERVED_TAG},
         "AlreadyExistsException": {"AliasName": DEFAULT},
         "InvalidAliasNameException": {"AliasName": "alias/aws/x"},
@@ -216,7 +217,7 @@ RAISED: dict[str, dict[str, dict[str, Any]]] = {
     "ListResourceTags": OF_A_KEY | MARKER,
     "CreateAlias": {
         "AlreadyExistsException": {"AliasName": DEFAULT},
-        "InvalidAliasNameException": {"AliasName": "kpcache"},
+        "InvalidAliasNameException": {"AliasName": "alias/aws/x"},
         "NotFoundException": {"TargetKeyId": "arn:aws:s3:::bucket"},
         "KMSInvalidStateException": {"TargetKeyId": "alias/dying"},
     },
@@ -233,8 +234,7 @@ RAISED: dict[str, dict[str, dict[str, Any]]] = {
     "UpdateKeyDescription": OF_A_CHANGE,
     "TagResource": {
         **OF_A_CHANGE,
-        "LimitExceededException": {"Tags": TOO_MANY_TAGS},
-        "TagException": {"Tags": RESERVED_TAG},
+        "TagException": {"Tags": TOO_MANY_TAGS},
     },
     "UntagResource": OF_A_CHANGE,
     "ScheduleKeyDeletion": OF_A_CHANGE,

@@ -202,8 +202,8 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         }.items()
     ),
     ("CreateKey", {"AliasName": ALIAS}, "AlreadyExistsException", ALIAS),
-    ("CreateKey", {"AliasName": "app"}, "InvalidAliasNameException", "alias/"),
-    ("CreateKey", {"Tags": [{"TagKey": "a", "TagValue": v} for v in "xy"]}, "TagException", "twice"),
+    ("CreateKey", {"AliasName": "app"}, "ValidationException", "alias/"),
+    ("CreateKey", {"Tags": [{"TagKey": "a", "TagValue": v} for v in "xy"]}, "TagException", "Duplicate tag keys"),
     ("CreateKey", {"Name": "x"}, "ValidationException", "Unknown member"),
     ("CreateAlias", {"AliasName": ALIAS, "TargetKeyId": ALIAS}, "AlreadyExistsException", ALIAS),
     ("CreateAlias", {"AliasName": "alias/aws/x", "TargetKeyId": ALIAS}, "InvalidAliasNameException", ""),
