@@ -17,6 +17,7 @@ from kpcache.errors import (
 )
 from kpcache.keyring import changes, document, names, views
 from kpcache.keyring.document import Document, DocumentError, KeyRecord
+from kpcache.keyring.merge import merge
 
 _DEFAULT_WAITING_DAYS: Final = 30  # KMS, ScheduleKeyDeletion
 # What each of these may be set to: the value that a local key has.
@@ -169,7 +170,7 @@ def _import(content: Document, data: Input, _: Setting) -> Outcome:
     except DocumentError as error:
         # From None: what a decoder has in its hands is key material.
         raise ValidationException(f"KeyringDocument is not a keyring: {error}") from None
-    after, done = changes.merge(content, imported)
+    after, done = merge(content, imported)
     answer = {
         "KeysAdded": done.keys_added,
         "MaterialsAdded": done.materials_added,

@@ -65,7 +65,7 @@ def create_key(
 ) -> Document:
     """A new key, the last in ``keys``. Raises ``TagException``."""
     _check_tags(tags)
-    return _next(document, keys=(*document.keys, _new_key(description, tags, now, urandom)))
+    return revised(document, keys=(*document.keys, _new_key(description, tags, now, urandom)))
 
 
 def enable(document: Document, key_id: str) -> Document:
@@ -113,7 +113,7 @@ def purge(document: Document, key_id: str, now: float) -> Document:
     if now < record.deletion_s:
         date = datetime.fromtimestamp(record.deletion_s, UTC).isoformat(" ", "seconds")
         raise KMSInvalidStateException(f"{arn} is pending deletion and cannot be destroyed before {date}.")
-    return _next(
+    return revised(
         document,
         keys=tuple(each for each in document.keys if each is not record),
         aliases={alias: target for alias, target in document.aliases.items() if target != record.key_id},
@@ -177,10 +177,10 @@ def update_alias(document: Document, alias: str, key_id: str) -> Document:
 def delete_alias(document: Document, alias: str) -> Document:
     """The key stays. Raises ``NotFoundException``."""
     _require_alias(document, alias)
-    return _next(document, aliases={name: key for name, key in document.aliases.items() if name != alias})
+    return revised(document, aliases={name: key for name, key in document.aliases.items() if name != alias})
 
 
-# --- export and import
+# --- export
 
 
 def mark_exported(document: Document, revision: int) -> Document:
@@ -190,69 +190,24 @@ def mark_exported(document: Document, revision: int) -> Document:
     return dataclasses.replace(document, exported_revision=max(revision, document.exported_revision))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Merge:
-    """What an import did: ids of keys, ids of materials added to keys that were there, names of aliases.
-    ``aliases_kept`` name one key here and another one in what was imported."""
-
-    keys_added: list[str] = dataclasses.field(default_factory=list)
-    materials_added: list[str] = dataclasses.field(default_factory=list)
-    aliases_added: list[str] = dataclasses.field(default_factory=list)
-    aliases_kept: list[str] = dataclasses.field(default_factory=list)
-
-
-def merge(document: Document, other: Document) -> tuple[Document, Merge]:
-    """Add what ``other`` has more: afterwards every blob opens that opened with either of the two.
-
-    What is here stays: a key that both have keeps its state, and its description and tags. Its current
-    material too, unless the other's history simply goes on where ours ends.
-    """
-    done = Merge()
-    keys = {record.key_id: record for record in document.keys}
-    for theirs in other.keys:
-        ours = keys.get(theirs.key_id)
-        if ours is None:
-            keys[theirs.key_id] = theirs
-            done.keys_added.append(theirs.key_id)
-            continue
-        here = {material.material_id for material in ours.materials}
-        done.materials_added.extend(m.material_id for m in theirs.materials if m.material_id not in here)
-        keys[ours.key_id] = dataclasses.replace(ours, materials=_united(ours.materials, theirs.materials))
-    aliases = dict(document.aliases)
-    for alias, key_id in other.aliases.items():
-        if aliases.setdefault(alias, key_id) != key_id:
-            done.aliases_kept.append(alias)
-        elif alias not in document.aliases:
-            done.aliases_added.append(alias)
-    return _next(document, keys=tuple(keys.values()), aliases=aliases), done
-
-
-def _united(ours: tuple[Material, ...], theirs: tuple[Material, ...]) -> tuple[Material, ...]:
-    our_ids = [material.material_id for material in ours]
-    if [material.material_id for material in theirs[: len(ours)]] == our_ids:
-        return theirs
-    missing = (material for material in theirs if material.material_id not in our_ids)
-    return (*ours[:-1], *missing, ours[-1])
-
-
 # --- parts
 
 
-def _next(document: Document, **parts: Any) -> Document:
-    """The document with these parts, one revision on; itself if they are what it has."""
+def revised(document: Document, **parts: Any) -> Document:
+    """The document with these of its fields, one revision on; itself if it has them already."""
     changed = dataclasses.replace(document, **parts)
     return document if changed == document else dataclasses.replace(changed, revision=document.revision + 1)
 
 
 def _with(document: Document, record: KeyRecord, **parts: Any) -> Document:
     changed = dataclasses.replace(record, **parts)
-    return _next(document, keys=tuple(changed if key is record else key for key in document.keys))
+    return revised(document, keys=tuple(changed if key is record else key for key in document.keys))
 
 
 def _with_alias(document: Document, alias: str, key_id: str) -> Document:
     record = find(document, key_id)
     _refuse_pending(record)
-    return _next(document, aliases={**document.aliases, alias: record.key_id})
+    return revised(document, aliases={**document.aliases, alias: record.key_id})
 
 
 def _require_alias(document: Document, alias: str) -> None:

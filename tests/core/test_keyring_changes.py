@@ -6,12 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kpcache.errors import KpcacheError
 from kpcache.keyring import changes, document, names
-from kpcache.keyring.document import Document, KeyRecord, Material
+from kpcache.keyring.document import Document
 from tests.keyrings import ALIAS, document_of, record
 
 DAY_S = 86400.0
@@ -194,46 +192,3 @@ def test_an_export_is_remembered_by_its_revision_and_is_no_change() -> None:
     marked = changes.mark_exported(ring, ring.revision)
     assert (marked.revision, marked.exported_revision) == (ring.revision, ring.revision)
     assert changes.mark_exported(marked, 1).exported_revision == ring.revision, "an older one comes late"
-
-
-# --- import
-
-
-def _ids(key: KeyRecord) -> list[str]:
-    return [material.material_id for material in key.materials]
-
-
-def test_an_import_adds_what_is_missing_and_removes_nothing() -> None:
-    theirs = document_of(
-        new := record(), dataclasses.replace(ENABLED, state="Disabled", description="theirs")
-    )
-    theirs = dataclasses.replace(theirs, aliases={ALIAS: new.key_id, "alias/new": new.key_id})
-    after, done = changes.merge(RING, theirs)
-    assert after.keys == (*RING.keys, new)
-    assert dict(after.aliases) == {**RING.aliases, "alias/new": new.key_id}
-    assert done == changes.Merge([new.key_id], [], ["alias/new"], [ALIAS])
-    assert after.revision == RING.revision + 1
-    again, nothing = changes.merge(after, theirs)
-    assert again is after
-    assert nothing == changes.Merge(aliases_kept=[ALIAS])
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.integers(0, 5), min_size=1, unique=True), st.lists(st.integers(0, 5), min_size=1, unique=True)
-)
-def test_an_import_of_materials_keeps_all_and_ours_current_unless_theirs_goes_on(
-    ours: list[int], theirs: list[int]
-) -> None:
-    def ring(which: list[int]) -> Document:
-        return document_of(dataclasses.replace(ENABLED, materials=tuple(POOL[n] for n in which)))
-
-    after, done = changes.merge(ring(ours), ring(theirs))
-    got = [POOL.index(material) for material in after.keys[0].materials]
-    assert sorted(got) == sorted({*ours, *theirs})
-    goes_on = theirs[: len(ours)] == ours
-    assert got[-1] == (theirs[-1] if goes_on else ours[-1])
-    assert done.materials_added == [POOL[n].material_id for n in theirs if n not in ours]
-
-
-POOL = [Material(f"{n:064x}", 0.0, os.urandom(32)) for n in range(6)]

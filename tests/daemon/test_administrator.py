@@ -203,7 +203,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     ("CreateKey", {"AliasName": ALIAS}, "AlreadyExistsException", ALIAS),
     ("CreateKey", {"AliasName": "app"}, "ValidationException", "alias/"),
-    ("CreateKey", {"Tags": [{"TagKey": "a", "TagValue": v} for v in "xy"]}, "TagException", "Duplicate tag keys"),
+    ("CreateKey", {"Tags": [{"TagKey": "a", "TagValue": v} for v in "xy"]}, "TagException", "Duplicate tag"),
     ("CreateKey", {"Name": "x"}, "ValidationException", "Unknown member"),
     ("CreateAlias", {"AliasName": ALIAS, "TargetKeyId": ALIAS}, "AlreadyExistsException", ALIAS),
     ("CreateAlias", {"AliasName": "alias/aws/x", "TargetKeyId": ALIAS}, "InvalidAliasNameException", ""),

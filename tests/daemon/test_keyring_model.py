@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kpcache.errors import KpcacheError
 from kpcache.keyring import Keyring, changes, document
 from kpcache.keyring.document import Document
+from kpcache.keyring.merge import merge
 from kpcache.keyring.seal import Unlock
 from kpcache.keyring.vault import Vault
 from tests.keyrings import ALIAS
@@ -214,7 +215,7 @@ class KeyringLife(RuleBasedStateMachine):
     def import_into_this_keyring(self, number: int) -> None:
         data, believed = self.exports[number % len(self.exports)]
         other = document.decode(data)
-        self._change(lambda ring: changes.merge(ring, other)[0])
+        self._change(lambda ring: merge(ring, other)[0])
         for key_id, theirs in believed.items():
             ours = self.believed.setdefault(key_id, deepcopy(theirs))
             if theirs.materials[: len(ours.materials)] == ours.materials:
