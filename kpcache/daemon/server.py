@@ -20,6 +20,9 @@ from kpcache.daemon.user import User
 _ACCEPTS_PER_TURN = 32
 # As many of these does one cost at a cap, where room must be found and another connection cut.
 _COST_AT_A_CAP = 8
+# Connections of administrators at once. They are counted apart, so that clients who fill their own caps keep
+# no administrator out; their file descriptors are among those that no client gets (main's _OWN_FDS).
+_MAX_ADMINISTRATORS = 16
 # Out of file descriptors or memory: pause instead of spinning on a listener that stays readable.
 _ACCEPT_PAUSE_S = 0.1
 # While that lasts, which can be long, the log gets a line this often.
@@ -36,6 +39,7 @@ class Server:
         self._limits = limits
         self._sessions: dict[Session, None] = {}
         self._users: dict[int, User] = {}  # those who have a connection
+        self._administrators = User(-1)  # all of them as one, beside those: no real uid is negative
         self._idle = trio.Event()
         self._cut = 0  # connections closed to make room
         self._shortage_logged = -math.inf
@@ -101,28 +105,27 @@ class Server:
         except OSError:
             sock.close()
             return 1
-        user = self._users.get(uid) or User(uid)
+        user = self._administrators if administrator else self._users.get(uid) or User(uid)
         is_at_a_cap = self._is_at_a_cap(user)
         if is_at_a_cap and not self._has_made_room_for(user):
             sock.close()
             return _COST_AT_A_CAP
         if administrator is None:
             session = Session(sock, user, self._dispatcher, self._stock, self._limits)
+            self._users[uid] = user
         else:
             begin = functools.partial(administrator.begin, Caller(uid, pid))
             session = Session(sock, user, self._dispatcher, self._stock, administrator.limits, begin)
         self._sessions[session] = None
-        self._users[uid] = user
         user.add(session)
         nursery.start_soon(self._run, session)
         return _COST_AT_A_CAP if is_at_a_cap else 1
 
     def _is_at_a_cap(self, user: User) -> bool:
-        limits = self._limits
-        return (
-            user.connections >= limits.max_connections_per_uid
-            or len(self._sessions) >= limits.max_connections
-        )
+        if user is self._administrators:
+            return user.connections >= _MAX_ADMINISTRATORS
+        limits, clients = self._limits, len(self._sessions) - self._administrators.connections
+        return user.connections >= limits.max_connections_per_uid or clients >= limits.max_connections
 
     def _has_made_room_for(self, user: User) -> bool:
         """At a cap: whether an older connection could be cut for a new one of this user.
@@ -130,7 +133,7 @@ class Server:
         At the cap of all it is one of the user who has the most, or the newcomer's own: nobody can push
         out another user's connections by opening many, or by keeping all of them busy.
         """
-        if user.connections >= self._limits.max_connections_per_uid:
+        if user is self._administrators or user.connections >= self._limits.max_connections_per_uid:
             return self._make_room(user)
         return self._make_room(self._heaviest_user()) or self._make_room(user)
 
@@ -148,7 +151,7 @@ class Server:
             del self._sessions[session]
             session.user.remove(session)
             if not session.user.connections:
-                del self._users[session.user.uid]
+                self._users.pop(session.user.uid, None)  # administrators are not among them
         self._idle.set()
 
     def _make_room(self, user: User | None) -> bool:

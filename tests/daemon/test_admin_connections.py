@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from kpcache.core.admin_operations import ADMIN_OPERATIONS
+from kpcache.core.limits import Limits
 from kpcache.daemon import server as server_module
 from kpcache.daemon.administrator import MAX_MESSAGE_BYTES, MAX_WAITING
 from kpcache.daemon.server import Server
@@ -44,11 +45,11 @@ class Sockets:
 
 
 @asynccontextmanager
-async def sockets(folder: Path) -> AsyncIterator[Sockets]:
+async def sockets(folder: Path, limits: Limits | None = None) -> AsyncIterator[Sockets]:
     state = folder / "state"
     state.mkdir(mode=0o700)
     async with administration(state) as it:
-        server = Server(it.dispatcher, it.shards.stock, it.limits)
+        server = Server(it.dispatcher, it.shards.stock, limits or it.limits)
         with (
             socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client,
             socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as admin,
@@ -250,3 +251,34 @@ async def is_cut_while_sending(peer: Peer, message: bytes) -> bool:
     except trio.BrokenResourceError:
         return True
     return False
+
+
+@real_clock
+async def test_clients_who_keep_every_place_busy_keep_no_administrator_out(tmp_path: Path) -> None:
+    async with sockets(tmp_path, Limits(max_connections=2)) as both:
+        busy = [both.client(), both.client()]
+        for peer in busy:
+            await peer.stream.send_all(pack_request(1, "GenerateDataKeyPair", PAIR))
+        while len(both.it.shards.stock.pools[SPEC].waiters) < 2:
+            await trio.lowlevel.checkpoint()
+        refused = both.client()
+        assert await refused.stream.receive_some() == b""
+        admin = both.admin()
+        assert await code(admin, "kpcache.DisableKey", {"KeyId": ALIAS}) == ""
+        for peer in (*busy, refused, admin):
+            await peer.stream.aclose()
+
+
+@real_clock
+async def test_administrators_make_room_among_themselves(tmp_path: Path) -> None:
+    async with sockets(tmp_path, Limits(max_connections=1)) as both:
+        client = both.client()
+        assert await code(client, "kpcache.Ping", {}) == ""
+        administrators = []
+        for _ in range(17):
+            administrators.append(both.admin())
+            assert await code(administrators[-1], "kpcache.Ping", {}) == ""
+        assert await administrators[0].stream.receive_some() == b""
+        assert await code(client, "kpcache.Ping", {}) == ""
+        for peer in (client, *administrators):
+            await peer.stream.aclose()
