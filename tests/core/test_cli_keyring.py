@@ -4,6 +4,8 @@ import argparse
 import contextlib
 import io
 import os
+import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpcache.cli.keyring import age, secret_input
+from kpcache.cli.keyring import access, age, secret_input
 from kpcache.cli.keyring.access import all_of
 from kpcache.cli.keyring.changes import tell
 from kpcache.cli.keyring.copies import import_in_words
@@ -20,6 +22,7 @@ from kpcache.cli.keyring.tables import key_view, keys_table
 from kpcache.cli.main import main
 from kpcache.cli.output import UsageError
 from kpcache.cli.tables import console_for
+from kpcache.errors import DaemonUnreachableError
 
 KEY_ID = "00000000-0000-4000-8000-000000000001"
 IDENTITY = pyrage.x25519.Identity.generate()
@@ -88,6 +91,28 @@ def test_what_is_no_export_is_told_to_be_none(data: bytes) -> None:
 def test_what_is_no_recipient_is_refused_with_how_to_get_one(name: str) -> None:
     with pytest.raises(UsageError, match="age-keygen -y"):
         age.to_recipients([RECIPIENT, name])
+
+
+def test_an_identity_given_as_a_recipient_is_not_repeated() -> None:
+    identity = str(pyrage.x25519.Identity.generate())
+    for name in (identity, identity.lower()):
+        with pytest.raises(UsageError) as caught:
+            age.to_recipients([RECIPIENT, name])
+        assert identity[15:].lower() not in str(caught.value).lower()
+        assert "secret" in str(caught.value)
+
+
+def test_a_change_without_an_answer_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that takes too long has perhaps made it all the same."""
+    monkeypatch.setattr(access, "_TIMEOUT_S", 0.01)
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/admin.sock")
+        listener.listen()
+        arguments = argparse.Namespace(socket=f"{folder}/kpcache.sock", config=None)
+        with access.running(arguments) as keyring, pytest.raises(DaemonUnreachableError) as caught:
+            keyring.call("RotateKeyOnDemand", {"KeyId": "alias/kpcache"})
+    assert "did not answer within" in caught.value.message
+    assert "whether this was done is not known; look with kpcache keyring list" in caught.value.message
 
 
 # Passphrases and identities

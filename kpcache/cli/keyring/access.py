@@ -52,10 +52,10 @@ class _Running:
         name = method if method in _CLIENT_METHODS else f"kpcache.{method}"
         try:
             error, result = self._connection.call(name, [dict(members)], _TIMEOUT_S)
-        except ConnectionLostError as lost:
+        except (ConnectionLostError, DaemonUnreachableError) as lost:  # broke off, or took too long
             raise DaemonUnreachableError(
-                f"the daemon on {self._path} broke off before it answered ({lost}): whether this was done "
-                "is not known; look with kpcache keyring list before you repeat it"
+                f"no answer from the daemon on {self._path} ({lost}): whether this was done is not known; "
+                "look with kpcache keyring list before you repeat it"
             ) from lost
         if error is not None:
             raise from_wire(error)

@@ -39,6 +39,11 @@ def to_recipients(names: Sequence[str]) -> Transform:
 
     recipients = []
     for name in names:
+        if name.upper().startswith("AGE-SECRET-KEY-"):
+            raise UsageError(
+                "--recipient: that is an identity, which is secret and by now in this shell's history: make "
+                "another one, and give its age1…, which age-keygen -y shows"
+            )
         try:
             recipients.append(pyrage.x25519.Recipient.from_str(name))
         except pyrage.RecipientError as error:
