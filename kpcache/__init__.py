@@ -8,7 +8,8 @@ How the parts meet (arrows of import point down this list only):
                 that change the keyring, ``stock`` keeps the ready sets, ``supervisor`` keeps the
                 worker processes.
 - ``worker/``   the programs that the daemon starts, plain and blocking: ``shard`` holds pairs and
-                answers draws, ``maker`` makes and checks them in the idle scheduling class.
+                answers draws, ``maker`` makes and checks them in the idle scheduling class,
+                ``aws_unlock`` asks AWS KMS for the keyring's key at a start.
 - ``keyring/``  the embedded KMS: local keys, and the blobs that they wrap.
 - ``client/``   what applications import: the blocking client and key loading.
 - ``core/``     the rules, without I/O, clock or randomness: specs, the wire protocol, the life of a

@@ -214,10 +214,6 @@ def _check_places(daemon: DaemonSettings) -> None:
 
 def _check_unlock(keyring: KeyringSettings, state_dir: Path) -> None:
     unlock, file = f"keyring.unlock = {shown(keyring.unlock)}", keyring.passphrase_file
-    if keyring.unlock.startswith(rules.UNLOCK_BY_AWS):
-        raise ConfigError(
-            f'{unlock}: this version cannot use keys in AWS; set it to "credential" or "passphrase-file"'
-        )
     if (keyring.unlock == "passphrase-file") is not bool(file):
         right = '""' if file else "the path of the file that holds the passphrase"
         raise ConfigError(f"keyring.passphrase_file = {shown(file)}: must be {right}, with {unlock}")

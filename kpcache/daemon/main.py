@@ -17,6 +17,7 @@ import trio
 from kpcache.core.config import Config
 from kpcache.core.limits import Limits
 from kpcache.daemon.administrator import Administrator
+from kpcache.daemon.aws_unlock import unlock_of
 from kpcache.daemon.dispatcher import Dispatcher, Gate, not_issuing
 from kpcache.daemon.floor import Floor
 from kpcache.daemon.notices import ReporterHandler, UnhurriedReporter, log, log_defect
@@ -28,7 +29,6 @@ from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import Supervisor
 from kpcache.errors import ConfigError
 from kpcache.keyring import Keyring
-from kpcache.keyring.seal import Unlock
 from kpcache.keyring.vault import Vault
 from kpcache.worker.process import StartError, protect
 
@@ -60,7 +60,7 @@ def run(config: Config, reporter: Reporter) -> int:
                 config.daemon.state_dir,
                 create=keyring.create,
                 default_alias=keyring.default_alias,
-                unlock=Unlock.from_settings(keyring.unlock, keyring.passphrase_file, os.environ),
+                unlock=unlock_of(keyring, os.environ),
             )
             listeners: Listeners = []
             for path, mode in _socket_paths(config):

@@ -1,9 +1,10 @@
-"""The keyring file at rest: sealed under a secret that is not on the same disk, where one is given.
+"""The keyring file at rest: sealed under what is not on the same disk, where that is given.
 
 A sealed file is one JSON object: ``format`` "kpcache sealed keyring", ``version`` 1, ``unlock`` (the mode),
-``kdf`` (see that module), ``nonce`` (12 bytes, base64) and ``ciphertext`` (base64): the plain file's bytes
-under AES-256-GCM-SIV (RFC 8452), with all the other fields, as JSON with sorted keys, no spaces and ASCII
-only, as associated data. The key is derived once a start; a nonce is drawn from the kernel for each write.
+``kdf`` (see that module, and ``data_key``), ``nonce`` (12 bytes, base64) and ``ciphertext`` (base64): the
+plain file's bytes under AES-256-GCM-SIV (RFC 8452), with all the other fields, as JSON with sorted keys, no
+spaces and ASCII only, as associated data. The key is derived, or asked for, once a start; a nonce is drawn
+from the kernel for each write.
 
 It keeps out who gets the disk or a backup, not who can read this process or the secret.
 """
@@ -22,7 +23,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 
 from kpcache.errors import ConfigError
-from kpcache.keyring import kdf
+from kpcache.keyring import data_key, kdf
 from kpcache.keyring.document import DocumentError
 from kpcache.keyring.store import check_owner_and_mode
 
@@ -33,6 +34,12 @@ CREDENTIAL: Final = "kpcache-keyring"
 MIN_CREDENTIAL_BYTES: Final = 32
 MIN_PASSPHRASE_CHARACTERS: Final = 12
 _MAX_SECRET_BYTES: Final = 65536
+# The modes that seal, and how the setting says each.
+_SETTINGS: Final[Mapping[str, str]] = {
+    "credential": "credential",
+    "passphrase-file": "passphrase-file",
+    data_key.NAME: f"{data_key.NAME}:KEY",
+}
 _FIELDS: Final = {"format", "version", "unlock", "kdf", "nonce", "ciphertext"}
 _STORED: Final = f"/etc/credstore.encrypted/{CREDENTIAL}"
 _LOAD_CREDENTIAL: Final = (
@@ -43,7 +50,8 @@ _LOAD_CREDENTIAL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Unlock:
-    """What opens the keyring file. ``mode`` is "file" (it is plain), "credential" or "passphrase-file".
+    """What opens the keyring file. ``mode`` is "file" (it is plain), "credential", "passphrase-file", or
+    "aws-kms", and then ``wrapper`` is there and the key comes from it.
 
     ``credentials`` is the folder where systemd puts this service's, if it does.
     """
@@ -51,10 +59,14 @@ class Unlock:
     mode: str = "file"
     passphrase_file: Path | None = None
     credentials: Path | None = None
+    wrapper: data_key.Wrapper | None = None
 
     @classmethod
     def from_settings(cls, unlock: str, passphrase_file: str, environ: Mapping[str, str]) -> "Unlock":
-        """From the settings of [keyring], checked, and the environment, where systemd names its folder."""
+        """From the settings of [keyring], checked, and the environment, where systemd names its folder.
+
+        Not for "aws-kms": see ``daemon/aws_unlock``.
+        """
         credentials = environ.get("CREDENTIALS_DIRECTORY")
         return cls(
             unlock,
@@ -62,13 +74,31 @@ class Unlock:
             Path(credentials) if credentials else None,
         )
 
+    def fresh_key(self, urandom: Callable[[int], bytes]) -> tuple[kdf.Kdf, bytes]:
+        """A new key for the file, and what the file tells of it; not for mode "file".
+
+        Raises ``ConfigError`` with the cure.
+        """
+        if self.wrapper is not None:
+            return data_key.fresh(self.wrapper, urandom)
+        parameters = kdf.fresh(guessable=self.mode == "passphrase-file", urandom=urandom)
+        return parameters, self.key(parameters)
+
+    def key(self, told: kdf.Kdf) -> bytes:
+        """The key of which the file tells this. Raises ``DocumentError``; ``ConfigError`` with the cure."""
+        if self.wrapper is not None:
+            return data_key.opened(told, self.wrapper)
+        return kdf.derive(told, self.secret())
+
     def secret(self) -> bytes:
-        """What the key is derived from; not for mode "file". Raises ``ConfigError`` with the cure."""
+        """What the key is derived from, in the modes where it is. Raises ``ConfigError`` with the cure."""
         return self._credential() if self.mode == "credential" else self._passphrase()
 
     @property
     def source(self) -> str:
-        """Where the secret comes from, for a message."""
+        """Where the secret or the key comes from, for a message."""
+        if self.wrapper is not None:
+            return self.wrapper.source
         if self.mode == "credential":
             return f"systemd's credential {CREDENTIAL}"
         return f"the passphrase in {self.passphrase_file}"
@@ -123,31 +153,31 @@ def _read(path: Path, place: str, cure: str) -> tuple[os.stat_result, bytes]:
 
 
 class Sealer:
-    """Between the bytes of a document and those of the file. Keeps the key once it has derived it."""
+    """Between the bytes of a document and those of the file. Keeps the key once it has it."""
 
     def __init__(self, unlock: Unlock, urandom: Callable[[int], bytes]) -> None:
         self.mode = unlock.mode
         self._unlock = unlock
         self._urandom = urandom
-        self._derived: tuple[kdf.Kdf, AESGCMSIV] | None = None
+        self._known: tuple[kdf.Kdf, AESGCMSIV] | None = None
 
     def seal(self, data: bytes) -> bytes:
         """The file's bytes for a document's; the same ones in mode "file". Raises ``ConfigError``."""
         if self.mode == "file":
             return data
-        if self._derived is None:
-            parameters = kdf.fresh(guessable=self.mode == "passphrase-file", urandom=self._urandom)
-        else:
-            parameters = self._derived[0]
+        if self._known is None:
+            told, key = self._unlock.fresh_key(self._urandom)
+            self._known = told, AESGCMSIV(key)
+        told, cipher = self._known
         nonce = self._urandom(NONCE_BYTES)
         fields = {
             "format": FORMAT,
             "version": VERSION,
             "unlock": self.mode,
-            "kdf": parameters,
+            "kdf": told,
             "nonce": base64.b64encode(nonce).decode("ascii"),
         }
-        ciphertext = self._cipher(parameters).encrypt(nonce, data, _canonical(fields))
+        ciphertext = cipher.encrypt(nonce, data, _canonical(fields))
         fields["ciphertext"] = base64.b64encode(ciphertext).decode("ascii")
         return json.dumps(fields, indent=1).encode("ascii") + b"\n"
 
@@ -174,10 +204,10 @@ class Sealer:
                 "if that is the one, the file is damaged: restore it from its backup"
             ) from None
 
-    def _cipher(self, parameters: kdf.Kdf) -> AESGCMSIV:
-        if self._derived is None or self._derived[0] != parameters:
-            self._derived = parameters, AESGCMSIV(kdf.derive(parameters, self._unlock.secret()))
-        return self._derived[1]
+    def _cipher(self, told: kdf.Kdf) -> AESGCMSIV:
+        if self._known is None or self._known[0] != told:
+            self._known = told, AESGCMSIV(self._unlock.key(told))
+        return self._known[1]
 
 
 def _sealed_fields(data: bytes) -> dict[str, Any] | None:
@@ -196,11 +226,11 @@ def _sealed_fields(data: bytes) -> dict[str, Any] | None:
 
 
 def _other_mode(found: str, given: str) -> str:
-    known = found if found in ("credential", "passphrase-file") else "another mode"
+    known = _SETTINGS.get(found, "another mode")
     return (
-        f'it is sealed and opens with keyring.unlock = "{known}", not "{given}"; to change that, start with '
-        "the one that opens it, export the keyring (kpcache keyring export), and import it into an empty "
-        "daemon.state_dir under the other"
+        f'it is sealed and opens with keyring.unlock = "{known}", not "{_SETTINGS.get(given, given)}"; to '
+        "change that, start with the one that opens it, export the keyring (kpcache keyring export), and "
+        "import it into an empty daemon.state_dir under the other"
     )
 
 

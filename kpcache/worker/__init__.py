@@ -8,6 +8,8 @@
 - ``checks``    whether the bytes to be served are a sound pair, and the tags that it is known by.
 - ``background`` how a maker yields the CPU to everybody else.
 - ``process``   what every worker does to itself, and how one is started.
+- ``aws_unlock`` a program of its own, the only user of boto3: asks AWS KMS once, at a start, and ends. What
+  is said to it stands there; the rest of this is about shards and makers.
 
 Two programs, because one that both makes and holds would answer a draw only when its key is done and a
 CPU is idle. Both are exec'd with ``-P``, a scrubbed environment and the root folder as their own, so that

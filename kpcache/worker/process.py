@@ -69,7 +69,7 @@ def die_with_parent(pipe: socket.socket) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent, _, _ = struct.unpack("3i", pipe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if os.getppid() != parent:
-        raise StartError("the shard that started this maker is gone")
+        raise StartError("the process that started this one is gone")
 
 
 def _prctl(option: int, value: int | bytes) -> None:

@@ -111,7 +111,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"keyring": {"unlock": "tpm"}}, 'must be one of "file", "credential", "passphrase-file", "aws-kms:KEY"'),
     ({"keyring": {"unlock": "aws-kms:"}}, "must be one of"),
     ({"keyring": {"unlock": "aws-kms:a\n"}}, "must be one of"),
-    ({"keyring": {"unlock": "aws-kms:alias/seal"}}, "alias/seal': this version cannot use keys in AWS"),
+    (
+        {"keyring": {"unlock": "aws-kms:alias/seal", "passphrase_file": "/p"}},
+        "passphrase_file = '/p': must be \"\", with keyring.unlock = 'aws-kms:alias/seal'",
+    ),
     ({"keyring": {"unlock": "passphrase-file"}}, "must be the path of the file that holds the passphrase"),
     ({"keyring": {"passphrase_file": "/run/secret"}}, "must be \"\", with keyring.unlock = 'file'"),
     ({"keyring": {"passphrase_file": "secret"}}, 'must be an absolute path without .., or "" for none'),
@@ -167,6 +170,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "keyring": st.one_of(
         st.fixed_dictionaries({}, optional={"create": st.sampled_from(["if_empty", "never"])}),
         st.just({"unlock": "credential"}),
+        st.just({"unlock": "aws-kms:arn:aws:kms:eu-central-1:111122223333:alias/seal"}),
         st.just({"unlock": "passphrase-file", "passphrase_file": "/run/secrets/kpcache"}),
     ),
 }

@@ -4,6 +4,7 @@ The answers are made by the daemon's own functions, so that a command tells the 
 """
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,11 @@ from kpcache.cli.output import TryAgainError
 from kpcache.core.config import Config
 from kpcache.daemon.admin_changes import CHANGES, Outcome, Setting
 from kpcache.daemon.admin_lists import LISTS
+from kpcache.daemon.aws_unlock import unlock_of
 from kpcache.daemon.state import FolderInUseError, locked_folder
 from kpcache.errors import ConfigError, DaemonUnreachableError
 from kpcache.keyring import changes, document, views
 from kpcache.keyring.document import Document
-from kpcache.keyring.seal import Unlock
 from kpcache.keyring.store import FILE_NAME, MARK_NAME
 from kpcache.keyring.vault import Vault
 
@@ -53,20 +54,25 @@ class Stopped:
     def __init__(self, config: Config) -> None:
         self._state_dir = config.daemon.state_dir
         self._default_alias = config.keyring.default_alias
-        self._unlock = Unlock.from_settings(config.keyring.unlock, config.keyring.passphrase_file, os.environ)
+        self._unlock = unlock_of(config.keyring, os.environ)
 
     def call(self, method: str, members: Mapping[str, Any]) -> dict[str, Any]:
         if method == "ImportKeyring" and not (self._state_dir / FILE_NAME).exists():
             return self._import_first(members["KeyringDocument"])
-        vault = Vault.open(
-            self._state_dir, create="never", default_alias=self._default_alias, unlock=self._unlock
-        )
+        vault = self._vault
         if method == "DescribeKey":
             return {"KeyMetadata": views.key_metadata(changes.find(vault.content, members["KeyId"]))}
         if method == "ExportKeyring":
             return {"KeyringDocument": document.encode(vault.content), "Revision": vault.content.revision}
         name = f"kpcache.{method}"
         return LISTS[name](vault.content, members) if name in LISTS else self._change(vault, name, members)
+
+    @functools.cached_property
+    def _vault(self) -> Vault:
+        # Once for a command's several questions: a key that is derived or asked for takes its time.
+        return Vault.open(
+            self._state_dir, create="never", default_alias=self._default_alias, unlock=self._unlock
+        )
 
     def _change(self, vault: Vault, name: str, members: Mapping[str, Any]) -> dict[str, Any]:
         outcomes: list[Outcome] = []
