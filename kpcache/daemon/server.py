@@ -22,7 +22,7 @@ _ACCEPTS_PER_TURN = 32
 _COST_AT_A_CAP = 8
 # Connections of administrators at once. They are counted apart, so that clients who fill their own caps keep
 # no administrator out; their file descriptors are among those that no client gets (main's _OWN_FDS).
-_MAX_ADMINISTRATORS = 16
+_MAX_ADMINISTRATORS = 32
 # Out of file descriptors or memory: pause instead of spinning on a listener that stays readable.
 _ACCEPT_PAUSE_S = 0.1
 # While that lasts, which can be long, the log gets a line this often.

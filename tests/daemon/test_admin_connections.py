@@ -275,7 +275,7 @@ async def test_administrators_make_room_among_themselves(tmp_path: Path) -> None
         client = both.client()
         assert await code(client, "kpcache.Ping", {}) == ""
         administrators = []
-        for _ in range(17):
+        for _ in range(server_module._MAX_ADMINISTRATORS + 1):
             administrators.append(both.admin())
             assert await code(administrators[-1], "kpcache.Ping", {}) == ""
         assert await administrators[0].stream.receive_some() == b""
