@@ -2,6 +2,7 @@
 
 import base64
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -155,7 +156,7 @@ def test_a_program_for_credentials_ends_with_the_deadline_too_and_is_told_nothin
 ) -> None:
     """It is the SDK's child, not ours. The pipe that it holds ends when it does."""
     fifo, program, config = (tmp_path / name for name in ("fifo", "program", "config"))
-    program.write_text(f'#!/bin/sh\nexec 9> {fifo}\necho "stdin: $(cat)" >&9\nexec sleep 1000\n')
+    program.write_text(f"#!/bin/sh\nexec 9> {fifo}\nreadlink /proc/$$/fd/0 >&9\nexec sleep 1000\n")
     program.chmod(0o700)
     config.write_text(f"[default]\ncredential_process = {program}\n")
     os.mkfifo(fifo)
@@ -163,13 +164,14 @@ def test_a_program_for_credentials_ends_with_the_deadline_too_and_is_told_nothin
 
     def until_it_runs(worker: "subprocess.Popen[bytes]", timeout: float) -> None:
         said.append(open(fifo))  # noqa: SIM115 - closed below
-        assert said[0].readline() == "stdin: \n"
+        assert said[0].readline() == "/dev/null\n"
         raise subprocess.TimeoutExpired(worker.args, timeout)
 
     monkeypatch.setattr(subprocess.Popen, "communicate", until_it_runs)
     key = key_of(kms, AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None, AWS_CONFIG_FILE=str(config))
     assert "no answer from AWS KMS within 30 s" in refusal(key)
     with said[0]:
+        assert select.select(said, [], [], 10)[0], "it lives on"
         assert said[0].read() == ""
 
 
