@@ -30,7 +30,7 @@ from kpcache.errors import (
     ValidationException,
 )
 from kpcache.keyring import crypto, names
-from kpcache.keyring.document import Document, KeyRecord, Material
+from kpcache.keyring.document import MAX_TAGS, Document, KeyRecord, Material
 
 Urandom = Callable[[int], bytes]
 
@@ -38,8 +38,6 @@ Urandom = Callable[[int], bytes]
 MIN_WAITING_DAYS: Final = 7
 MAX_WAITING_DAYS: Final = 30
 _DAY_S: Final = 86400.0
-# KMS, TagResource: at most 50 tags a resource; "aws:" is AWS's own.
-MAX_TAGS: Final = 50
 
 
 def find(document: Document, key_id: str) -> KeyRecord:

@@ -22,7 +22,6 @@ import base64
 import contextlib
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -31,13 +30,24 @@ from kpcache.keyring import crypto, names
 
 FORMAT: Final = "kpcache keyring"
 VERSION: Final = 2
+MAX_TAGS: Final = 50  # of one key (KMS, TagResource)
 STATES: Final = frozenset({"Enabled", "Disabled", "PendingDeletion"})
+# KMS's own bounds, which hold for all that came in by a request; a file made by hand must not hold what no
+# answer can tell.
+_MAX_DESCRIPTION: Final = 8192
+_MAX_TAG_KEY, _MAX_TAG_VALUE = 128, 256
+_MAX_TIME_S: Final = 253402300799.0  # the end of the year 9999, the last that a date can name
+_MAX_REVISION: Final = 2**53  # whole in every reader of JSON
 _KEY_FIELDS: Final = {"key_id", "state", "created_s", "deletion_s", "description", "tags", "materials"}
 T = TypeVar("T")
 
 
 class DocumentError(Exception):
     """The bytes are not a keyring that this version can read. The message says where, and shows no value."""
+
+
+class NewerVersionError(DocumentError):
+    """A later kpcache wrote this. There is nothing wrong with it."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -95,13 +105,23 @@ def decode(data: bytes) -> Document:
         raise DocumentError("it is not JSON")
     if not isinstance(file, dict) or file.get("format") != FORMAT:
         raise DocumentError("it is not a kpcache keyring")
-    version = file.get("version")
-    if version not in (1, VERSION):
-        raise DocumentError(f"it is not of version 1 or {VERSION}, the only ones that this kpcache reads")
+    version = require_version(file, VERSION)
     content = _field(file, "content", dict, "")
     if _field(file, "checksum", str, "") != _checksum(content):
         raise DocumentError("its checksum does not match: it is damaged, or was edited by hand")
     return _document(_from_version_1(content) if version == 1 else content)
+
+
+def require_version(file: Mapping[str, Any], newest: int) -> int:
+    """The file's version, from 1 to ``newest``. Raises ``NewerVersionError`` for one yet to come."""
+    version = file.get("version")
+    if type(version) is int and version > newest:
+        raise NewerVersionError(
+            f"a later kpcache wrote it, in version {min(version, 10**9)}; this one reads up to {newest}"
+        )
+    if type(version) is not int or version < 1:
+        raise DocumentError("version is no whole number above 0")
+    return version
 
 
 def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +147,7 @@ def _document(content: dict[str, Any]) -> Document:
         raise DocumentError("content.aliases has a name that is not alias/ and letters, digits, /_-")
     revision = _field(content, "revision", int, "content")
     exported = _field(content, "exported_revision", int, "content")
-    if not 0 <= exported <= revision or revision < 1:
+    if not (0 <= exported <= revision and 1 <= revision <= _MAX_REVISION):
         raise DocumentError("content.revision and content.exported_revision do not fit")
     return Document(keys, aliases, revision, exported)
 
@@ -179,8 +199,8 @@ def _key_from_json(item: object, where: str) -> KeyRecord:
         state=state,
         created_s=_time(fields, "created_s", where),
         deletion_s=_time(fields, "deletion_s", where) if pending else None,
-        description=_field(fields, "description", str, where),
-        tags=_strings(fields, "tags", where),
+        description=_text(fields["description"], f"{where}.description", _MAX_DESCRIPTION),
+        tags=_tags(fields, where),
         materials=materials,
     )
 
@@ -215,8 +235,27 @@ def _field(fields: dict[str, Any], name: str, kind: type[T], where: str) -> T:
 
 def _time(fields: dict[str, Any], name: str, where: str) -> float:
     value = _field(fields, name, float, where)
-    if not math.isfinite(value):  # JSON has no such numbers, Python's reader takes them all the same
+    if not 0 <= value <= _MAX_TIME_S:  # nor NaN, which JSON has not, and Python's reader takes
         raise DocumentError(f"{where}.{name} is not a time")
+    return value
+
+
+def _tags(fields: dict[str, Any], where: str) -> dict[str, str]:
+    where, tags = f"{where}.tags", _strings(fields, "tags", where)
+    if len(tags) > MAX_TAGS:
+        raise DocumentError(f"{where} has more than {MAX_TAGS} entries")
+    for key, value in tags.items():
+        _text(key, f"a key of {where}", _MAX_TAG_KEY)
+        _text(value, f"a value of {where}", _MAX_TAG_VALUE)
+    return tags
+
+
+def _text(value: object, where: str, most: int) -> str:
+    """Text of at most so many characters that has a UTF-8 form."""
+    if type(value) is not str:
+        raise DocumentError(f"{where} is not of type str")
+    if len(value) > most or any("\ud800" <= character <= "\udfff" for character in value):
+        raise DocumentError(f"{where} is not text of at most {most} characters")
     return value
 
 

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 
 from kpcache.errors import ConfigError
 from kpcache.keyring import data_key, kdf
-from kpcache.keyring.document import DocumentError
+from kpcache.keyring.document import DocumentError, require_version
 from kpcache.keyring.store import check_owner_and_mode
 
 FORMAT: Final = "kpcache sealed keyring"
@@ -218,8 +218,7 @@ def _sealed_fields(data: bytes) -> dict[str, Any] | None:
         file = json.loads(data)
     if not isinstance(file, dict) or file.get("format") != FORMAT:
         return None
-    if type(file.get("version")) is not int or file["version"] != VERSION:
-        raise DocumentError(f"it is not sealed in version {VERSION}, the only one that this kpcache reads")
+    require_version(file, VERSION)
     if file.keys() != _FIELDS or type(file["unlock"]) is not str:
         raise DocumentError(f"it does not have exactly the fields {', '.join(sorted(_FIELDS))}")
     return file

@@ -6,8 +6,9 @@ was killed between the last two steps; hence ``read`` syncs both before it retur
 
 ``keyring.json.previous`` is the state before the last change, for an operator who needs it; nothing here
 reads it. A change that destroys replaces it first, by the new state, and only then the file itself: once
-such a change is in force, no copy in the folder holds what was destroyed, and a kill in between leaves
-the file as it was. The disk and the file system may keep the old blocks for longer, as may backups.
+such a change is in force, no copy in the folder holds what was destroyed. If it fails in between, the copy
+is removed, since it lacks what is still in force; a kill in between leaves it, and the file as it was. The
+disk and the file system may keep the old blocks for longer, as may backups.
 
 A keyring that was lost must not be replaced by a new one: that would hide the loss, and open nothing. So
 once a keyring is durable, a mark is made durable beside it, before anything is wrapped. A folder with the
@@ -23,7 +24,7 @@ import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from kpcache.errors import ConfigError
 
@@ -32,6 +33,8 @@ PREVIOUS_NAME: Final = "keyring.json.previous"
 TEMPORARY_NAME: Final = "keyring.json.new"
 # The old file under a second name, on its way to being the previous one.
 OLD_NAME: Final = "keyring.json.old"
+# What the previous file is after a write: what was there before, the same as the new one, or untouched.
+Previous = Literal["old", "new", "untouched"]
 LOCK_NAME: Final = "lock"
 MARK_NAME: Final = "keyring.made"
 _TEMPORARY_NAMES: Final = (TEMPORARY_NAME, OLD_NAME)
@@ -123,25 +126,29 @@ class Store:
                 os.close(fd)
         return data
 
-    def write(self, data: bytes, *, destroys: bool = False) -> None:
-        """Put a whole, durable file in place, mode 0600; what was there becomes the previous one.
+    def write(self, data: bytes, *, previous: Previous = "old") -> None:
+        """Put a whole, durable file in place, mode 0600.
 
-        ``destroys``: what was there must be gone for good afterwards; the previous one is then equal to
-        the new one. Raises ``ConfigError``; then the old state stands, except where the last step fails,
-        the sync of the folder: the new file is there and may be lost with the machine's power. Nothing
-        may be wrapped under what is in it until ``read`` has returned it.
+        ``previous`` "new": what was there must be gone for good afterwards. "untouched": it is no change
+        that anyone would want to take back. Raises ``ConfigError``; then the old state stands, except where
+        the last step fails, the sync of the folder: the new file is there and may be lost with the
+        machine's power. Nothing may be wrapped under what is in it until it was written once more.
         """
         with _naming(self.path):
+            is_previous_new = False
             try:
                 # What a killed writer left may hold what is to be destroyed now.
                 self._remove_temporaries()
-                if destroys:
+                if previous == "new":
                     self._put(PREVIOUS_NAME, data)
+                    is_previous_new = True
                     # Else a power cut could bring the old one back beside the new keyring.
                     os.fsync(self._fd)
-                self._put(FILE_NAME, data, keep=not destroys)
+                self._put(FILE_NAME, data, keep=previous == "old")
             except OSError:
                 with contextlib.suppress(OSError):
+                    if is_previous_new:
+                        self._remove(PREVIOUS_NAME)
                     self._remove_temporaries()
                 raise
             os.fsync(self._fd)

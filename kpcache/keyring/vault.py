@@ -10,24 +10,31 @@ Blocking, and for one thread at a time. Whoever opens a vault holds the folder's
 import hashlib
 import logging
 import os
-import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 from kpcache.core.admin_operations import MAX_KEYRING_BYTES
 from kpcache.core.contract import shown
 from kpcache.errors import ConfigError, KeyUnavailableException, LimitExceededException
 from kpcache.keyring import changes, crypto, document, names
-from kpcache.keyring.document import Document, DocumentError
+from kpcache.keyring.document import Document
+from kpcache.keyring.refusals import Create, opened, require_may_create
 from kpcache.keyring.seal import Sealer, Unlock
-from kpcache.keyring.store import FILE_NAME, MARK_NAME, PREVIOUS_NAME, Store
+from kpcache.keyring.store import Previous, Store
 
-Create = Literal["if_empty", "never"]
 Urandom = Callable[[int], bytes]
 
 _log = logging.getLogger("kpcache")
+
+
+class _Unconfirmed(NamedTuple):
+    """What a write may have left that failed in its last step, and how to write it once more."""
+
+    data: bytes
+    content: Document
+    previous: Previous
 
 
 class Vault:
@@ -39,8 +46,7 @@ class Vault:
         self._state_dir = state_dir
         self._sealer = sealer
         self._digest = _digest(data)
-        # What a write may have left that failed in its last step: its digest, and what it says.
-        self._unconfirmed: tuple[bytes, Document] | None = None
+        self._unconfirmed: _Unconfirmed | None = None
 
     @classmethod
     def open(
@@ -70,7 +76,7 @@ class Vault:
         with Store(state_dir) as store:
             data = store.read()
             if data is None:
-                _require_may_create(store, create)
+                require_may_create(store, create)
                 first = changes.first(default_alias, float(now()), urandom)
                 store.write(sealer.seal(document.encode(first)))
                 data = store.read()
@@ -96,7 +102,7 @@ class Vault:
         with Store(state_dir) as store:
             if store.read() is not None:
                 raise ConfigError(f"{store.path}: there is a keyring already; import into that one instead")
-            _require_may_create(store, "if_empty")
+            require_may_create(store, "if_empty")
             exported = changes.mark_exported(content, content.revision)
             store.write(sealer.seal(_encoded(exported)))
             return cls._begin(state_dir, store, sealer, store.read())
@@ -106,10 +112,10 @@ class Vault:
         """A vault of what ``store`` has read: sealed where it can be, and marked."""
         if data is None:
             raise ConfigError(f"{store.path}: vanished right after it was written")
-        content, was_sealed = _opened(data, store, sealer)
+        content, was_sealed = opened(data, store, sealer)
         if not was_sealed and sealer.mode != "file":
             data = sealer.seal(document.encode(content))
-            store.write(data, destroys=True)
+            store.write(data, previous="new")
             _log.warning(
                 "%s was plain and is now sealed (keyring.unlock = %s); copies made of it earlier, as in "
                 "backups, are plain still",
@@ -143,12 +149,28 @@ class Vault:
             raise KeyUnavailableException(error.message) from error
         return self.content
 
+    def fault(self) -> str:
+        """Why no change could be made at present, with the cure; empty if all is well.
+
+        For a look now and then: a file that goes while it is in use is missed only at the next start.
+        """
+        try:
+            with Store(self._state_dir) as store:
+                self._read_again(store)
+        except ConfigError as error:
+            return error.message
+        return ""
+
     def _read_again(self, store: Store) -> None:
         """Make what is on disk the content, durable: it must be what we left there."""
         data = store.read()
         digest = None if data is None else _digest(data)
-        if self._unconfirmed is not None and digest == self._unconfirmed[0]:
-            self._digest, self.content = self._unconfirmed
+        unconfirmed = self._unconfirmed
+        if unconfirmed is not None and data == unconfirmed.data:
+            # The kernel tells of a failed sync once (fsync(2), EIO): that the one of this read went well does
+            # not make up for it. What is written anew is synced anew.
+            store.write(unconfirmed.data, previous=unconfirmed.previous)
+            self._digest, self.content = _digest(unconfirmed.data), unconfirmed.content
         elif digest != self._digest:
             raise ConfigError(
                 f"{store.path}: {'removed' if data is None else 'changed'} by another hand, so nothing is "
@@ -158,17 +180,21 @@ class Vault:
         self._unconfirmed = None
 
     def _write(self, store: Store, changed: Document, *, destroys: bool) -> None:
-        data = self._sealer.seal(_encoded(changed))
+        data = self._sealer.seal(_encoded(changed, self.content))
+        is_change = changed.revision != self.content.revision  # the mark of an export is none
+        previous: Previous = "new" if destroys else "old" if is_change else "untouched"
         try:
-            store.write(data, destroys=destroys)
+            store.write(data, previous=previous)
         except ConfigError as failure:
-            self._unconfirmed = _digest(data), changed
+            # Once the new file is in its place, the old one is the previous one already.
+            again: Previous = "new" if destroys else "untouched"
+            self._unconfirmed = _Unconfirmed(data, changed, again)
             self._settle(store, failure)
         else:
             self._digest, self.content = _digest(data), changed
 
     def _settle(self, store: Store, failure: ConfigError) -> None:
-        """After a failed write, find out which state stands; the new one, read durable, is no failure."""
+        """After a failed write, find out which state stands; the new one, made durable, is no failure."""
         before = self._digest
         try:
             self._read_again(store)
@@ -181,55 +207,24 @@ class Vault:
             raise ConfigError(f"{failure.message}; the keyring is as it was") from failure
 
 
-def _require_may_create(store: Store, create: Create) -> None:
-    restore = (
-        f"restore {FILE_NAME} from its backup{_or_previous(store)}, or move this folder away and import an "
-        "export (kpcache keyring import): without it no blob made here can be opened again"
-    )
-    if store.is_marked():
-        raise ConfigError(
-            f"{store.path}: missing, yet it was made here, as {MARK_NAME} beside it says; {restore}; "
-            "or, to begin anew and give up every blob made here, "
-            f"run: rm {shlex.quote(str(store.mark_path))}"
-        )
-    if create == "never":
-        raise ConfigError(
-            f'{store.path}: missing, and keyring.create is "never"; {restore}; '
-            'or, for a first start, set it to "if_empty"'
-        )
-    strangers = store.strangers()
-    if strangers:
-        raise ConfigError(
-            f"{store.path}: missing, yet the folder was in use (it holds {shown(', '.join(strangers))}); "
-            f"{restore}; or, for a first start, give it an empty folder"
-        )
+def _encoded(content: Document, before: Document | None = None) -> bytes:
+    """The document's bytes. Raises ``LimitExceededException`` for a change that makes it too large.
 
-
-def _or_previous(store: Store) -> str:
-    if not store.has_previous():
-        return ""
-    return f" or from {PREVIOUS_NAME} beside it, the state before the last change"
-
-
-def _opened(data: bytes, store: Store, sealer: Sealer) -> tuple[Document, bool]:
-    """The document in a file's bytes, and whether they were sealed."""
-    try:
-        plain, was_sealed = sealer.open(data)
-        return document.decode(plain), was_sealed
-    except DocumentError as error:
-        raise ConfigError(
-            f"{store.path}: {error}; restore it from its backup{_or_previous(store)}, and do not delete it: "
-            "it is the only way to open the blobs made here"
-        ) from None
-    except ConfigError as error:
-        raise ConfigError(f"{store.path}: {error.message}") from None
-
-
-def _encoded(content: Document) -> bytes:
+    Only for one that adds something: even the largest keyring's keys can be disabled, and its export noted.
+    """
     data = document.encode(content)
-    if len(data) > MAX_KEYRING_BYTES:
+    if len(data) > MAX_KEYRING_BYTES and (before is None or _is_growth(before, content, data)):
         raise LimitExceededException(f"The keyring would be larger than {MAX_KEYRING_BYTES} bytes")
     return data
+
+
+def _is_growth(before: Document, content: Document, data: bytes) -> bool:
+    return _held(content) != _held(before) and len(data) > len(document.encode(before))
+
+
+def _held(content: Document) -> object:
+    """What a keyring is large by: all but states, dates and revisions, which take a few bytes a key."""
+    return content.aliases, [(key.key_id, key.description, key.tags, key.materials) for key in content.keys]
 
 
 def _digest(data: bytes) -> bytes:

@@ -15,7 +15,18 @@ from kpcache.errors import ConfigError, InvalidCiphertextException
 from kpcache.keyring import Keyring, changes, crypto
 from kpcache.keyring.vault import Vault
 from tests.keyrings import ALIAS, document_of, record
-from tests.vaults import FILE, MARK, OLD, PLAIN, PREVIOUS, TEMPORARY, open_keyring, open_vault, refusal
+from tests.vaults import (
+    FILE,
+    MARK,
+    OLD,
+    PLAIN,
+    PREVIOUS,
+    TEMPORARY,
+    open_keyring,
+    open_vault,
+    refusal,
+    rotate,
+)
 
 
 @pytest.fixture
@@ -109,6 +120,17 @@ def test_a_lost_keyring_is_given_up_by_the_command_that_is_told(folder: Path, ke
     subprocess.run(["/bin/sh", "-c", cure], check=True)
     with pytest.raises(InvalidCiphertextException):
         open_keyring(folder).decrypt(kept, {})
+
+
+@pytest.mark.usefixtures("kept")
+def test_that_command_takes_the_state_before_the_last_change_with_it(folder: Path) -> None:
+    """Else the next start would find the folder in use."""
+    open_vault(folder).change(rotate)
+    (folder / FILE).unlink()
+    cure = refusal(folder).partition("run: ")[2]
+    assert shlex.split(cure) == ["rm", str(folder / MARK), str(folder / PREVIOUS)]
+    subprocess.run(["/bin/sh", "-c", cure], check=True)
+    open_keyring(folder)
 
 
 @pytest.mark.usefixtures("kept")

@@ -234,10 +234,21 @@ def test_a_sealed_file_under_another_format_is_no_keyring(folder: Path, credenti
 def test_a_sealed_file_that_is_damaged_is_told_with_the_cure(folder: Path, credential: Unlock) -> None:
     used_vault(folder, unlock=credential)
     file = json.loads((folder / FILE).read_bytes())
+    (folder / FILE).write_text(json.dumps({**file, "version": 0}))
+    told = refusal(folder, unlock=credential)
+    assert "version is no whole number above 0; restore it from its backup" in told
+    assert PREVIOUS in told
+
+
+def test_a_file_sealed_by_a_later_kpcache_is_whole_and_nothing_to_restore(
+    folder: Path, credential: Unlock
+) -> None:
+    used_vault(folder, unlock=credential)
+    file = json.loads((folder / FILE).read_bytes())
     (folder / FILE).write_text(json.dumps({**file, "version": 2}))
     told = refusal(folder, unlock=credential)
-    assert "it is not sealed in version 1, the only one that this kpcache reads; restore it from" in told
-    assert PREVIOUS in told
+    assert "a later kpcache wrote it, in version 2; this one reads up to 1; the file is whole: use" in told
+    assert "restore" not in told
 
 
 # --- the key's derivation

@@ -72,6 +72,13 @@ def test_an_export_is_remembered_though_the_revision_stays(vault: Vault, folder:
     assert open_vault(folder).content.exported_revision == revision
 
 
+def test_the_mark_of_an_export_leaves_the_state_before_the_last_change(vault: Vault, folder: Path) -> None:
+    before = (folder / FILE).read_bytes()
+    vault.change(rotate)
+    vault.change(lambda c: changes.mark_exported(c, c.revision))
+    assert (folder / PREVIOUS).read_bytes() == before
+
+
 def _another_version(folder: Path) -> None:
     shutil.copy(folder / PREVIOUS, folder / FILE)
 
@@ -117,26 +124,58 @@ def test_a_file_that_was_opened_to_others_is_told_with_the_cure(vault: Vault, fo
     vault.change(rotate)
 
 
-def _described(content: Document, size: int) -> Document:
-    [first, *others] = content.keys
-    return dataclasses.replace(
-        content, keys=(dataclasses.replace(first, description="d" * size), *others), revision=99
-    )
+def _filled(content: Document, size: int) -> Document:
+    """``content`` and as many more keys, with long descriptions, as give a document of ``size`` bytes."""
+
+    def filled(count: int, last: int) -> Document:
+        texts = ["d" * 8192] * (count - 1) + ["d" * last]
+        more = (dataclasses.replace(record(), description=text) for text in texts)
+        return dataclasses.replace(content, keys=(*content.keys, *more), revision=99)
+
+    [one, two] = (len(document.encode(filled(count, 0))) for count in (1, 2))
+    count, last = divmod(size - one, two - one)
+    assert last <= 8192, "another size can be met exactly"
+    return filled(count + 1, last)
 
 
 def test_a_keyring_has_a_largest_size(vault: Vault, folder: Path) -> None:
-    rest = len(document.encode(_described(vault.content, 0)))
-    vault.change(lambda c: _described(c, MAX_KEYRING_BYTES - rest))
+    largest = _filled(vault.content, MAX_KEYRING_BYTES)
+    vault.change(lambda _: largest)
     assert (folder / FILE).stat().st_size == MAX_KEYRING_BYTES
-    before = (folder / FILE).stat()
+    before, key_id = (folder / FILE).stat(), largest.keys[0].key_id
     with pytest.raises(LimitExceededException):
-        vault.change(lambda c: _described(c, MAX_KEYRING_BYTES - rest + 1))
+        vault.change(lambda c: changes.describe_as(c, key_id, largest.keys[0].description + "d"))
     assert (folder / FILE).stat() == before
     assert open_vault(folder).content == vault.content
 
 
+def test_the_largest_keyring_can_still_be_calmed_counted_and_made_smaller(vault: Vault, folder: Path) -> None:
+    doomed = changes.create_alias(vault.content, "alias/more", ALIAS)
+    largest = _filled(doomed, MAX_KEYRING_BYTES)
+    vault.change(lambda _: largest)
+    vault.change(lambda c: changes.cancel_deletion(c, c.keys[1].key_id))
+    vault.change(lambda c: changes.schedule_deletion(c, ALIAS, 30, 1.7e9))
+    vault.change(lambda c: changes.mark_exported(c, c.revision))
+    assert (folder / FILE).stat().st_size > MAX_KEYRING_BYTES
+    with pytest.raises(LimitExceededException):
+        vault.change(lambda c: changes.create_alias(c, "alias/yet/more", c.keys[1].key_id))
+    vault.change(lambda c: changes.delete_alias(c, "alias/more"))
+    assert open_vault(folder).content == vault.content
+
+
+def test_a_fault_of_the_file_is_found_without_a_change(vault: Vault, folder: Path) -> None:
+    assert vault.fault() == ""
+    kept = folder.rename(folder.parent / "away")
+    assert str(folder) in vault.fault()
+    folder.mkdir(mode=0o700)
+    assert "removed by another hand" in vault.fault()
+    folder.rmdir()
+    kept.rename(folder)
+    assert vault.fault() == ""
+
+
 def test_an_import_has_the_same_largest_size(tmp_path: Path) -> None:
-    too_large = _described(document_of(record()), MAX_KEYRING_BYTES)
+    too_large = _filled(document_of(record()), MAX_KEYRING_BYTES + 1)
     tmp_path.chmod(0o700)
     with pytest.raises(LimitExceededException):
         Vault.import_first(tmp_path, too_large, unlock=PLAIN)

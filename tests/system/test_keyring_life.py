@@ -93,7 +93,11 @@ RESTORE = "restore it from its backup, and do not delete it"
         (_cut, "it is not JSON", RESTORE),
         (lambda path: os.truncate(path, 0), "it is not JSON", RESTORE),
         (lambda path: path.write_text("{}"), "it is not a kpcache keyring", RESTORE),
-        (_of_a_later_version, "it is not of version 1 or 2", RESTORE),
+        (
+            _of_a_later_version,
+            "a later kpcache wrote it, in version 99",
+            "the file is whole: use that kpcache",
+        ),
         (_edited, "its checksum does not match", RESTORE),
         (lambda path: path.chmod(0o644), "mode 0644 lets other users in", "run: chmod 600 {}"),
         (lambda path: path.chmod(0), "not readable for us", "chmod 600 {}"),
