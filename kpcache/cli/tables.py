@@ -54,9 +54,15 @@ def headline(status: Mapping[str, Any], socket: str | None) -> Text:
 
 def keyring_line(keyring: Mapping[str, Any]) -> Text:
     """How the keyring lies on the disk, and whether all of it would survive that disk."""
+    if keyring["fault"]:
+        words = f"keyring: IN MEMORY ONLY, run kpcache keyring export now: {printable(keyring['fault'], 500)}"
+        return Text(words, style="red")
     keys, changes = keyring["keys"], keyring["unexported_changes"]
     sealed = "a plain file" if keyring["sealed"] == "file" else f"sealed ({printable(keyring['sealed'])})"
     line = Text(f"keyring: {keys} {'key' if keys == 1 else 'keys'}, {sealed}; ")
+    if keyring["default_key_state"] != "Enabled":
+        state = f"{printable(keyring['default_alias'])} is {printable(keyring['default_key_state'])}; "
+        line.append(state, style="red")
     if not changes:
         return line.append("all of it exported")
     number = f"{changes} {'change' if changes == 1 else 'changes'}"

@@ -41,6 +41,9 @@ MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 # a keyring of 4 MiB.
 MAX_WAITING: Final = 32
 _RETRY_AFTER_S: Final = 1.0
+# While nobody changes anything, the file is looked at this often. All keys are in memory, and it is not
+# missed while the daemon runs: whoever is told in time can still export them.
+LOOK_INTERVAL_S: Final = 60.0
 _EXPORT: Final = "kpcache.ExportKeyring"
 # What a line of the log shows of a change with many subjects.
 _MAX_SUBJECTS: Final = 5
@@ -113,6 +116,7 @@ class Administrator:
         self._default_alias = default_alias
         self._now = now
         self._urandom = urandom
+        self.fault = ""  # what is wrong with the keyring's file, with the cure
         self._put, self._take = trio.open_memory_channel[Change](MAX_WAITING)
 
     def begin(self, caller: Caller, request: Request) -> dict[str, Any] | PairOrder | Change:
@@ -147,9 +151,30 @@ class Administrator:
 
     async def run(self) -> None:
         """Make the changes, until cancelled: then the one under way is still carried to its end."""
-        async for change in self._take:
-            if change.is_wanted:
+        while True:
+            with trio.move_on_after(LOOK_INTERVAL_S) as quiet:
+                change = await self._take.receive()
+            if quiet.cancelled_caught:
+                await self._look()
+            elif change.is_wanted:
                 change.settle(await self._carry_out(change))
+
+    async def _look(self) -> None:
+        """Tell once when the file is gone or is another, and once when it is back."""
+        fault = await trio.to_thread.run_sync(self._vault.fault)
+        if fault and not self.fault:
+            log.critical(
+                "the keyring in use is in memory only: %s. Export it before this daemon stops "
+                "(kpcache keyring export): else no blob made with it may ever be opened again", fault
+            )  # fmt: skip
+        elif self.fault and not fault:
+            log.warning("the keyring's file is as it should be again")
+        self.fault = fault
+        self._adopt()
+
+    def _adopt(self) -> None:
+        if self._vault.content is not self._keyring.content:
+            self._keyring.adopt(self._vault.content)
 
     async def _carry_out(self, change: Change) -> dict[str, Any] | KpcacheError:
         make = self._export if change.method == _EXPORT else self._make
@@ -160,14 +185,14 @@ class Administrator:
             log.error("%s by %s failed: %s", change.method, change.caller, error.message)
             return error
         except KpcacheError as error:
+            log.info("%s by %s refused: %s", change.method, change.caller, error.code)
             return error
         except Exception as error:
             log_defect(change.method, error)
             return KMSInternalException("an internal error; the daemon's log has the details")
         finally:
             # After a failure too: what could not be written may be on disk all the same.
-            if self._vault.content is not self._keyring.content:
-                self._keyring.adopt(self._vault.content)
+            self._adopt()
         log.info("%s by %s: %s", change.method, change.caller, _told(subjects))
         return answer
 

@@ -112,7 +112,7 @@ class Daemon:
         keyring = Keyring(vault.content, time.monotonic, os.urandom)
         self._status = StatusMaker(
             self._stock, self._supervisor, self._gate, self._floor.tags,
-            lambda: keyring_status(keyring, alias, vault.is_sealed),
+            lambda: keyring_status(keyring, alias, vault.is_sealed, self._administrator.fault),
         )  # fmt: skip
         self._dispatcher = Dispatcher(self._stock, keyring, self._limits, self._gate, self._status.status)
         self._administrator = Administrator(self._dispatcher, self._gate, vault, keyring, alias, self._limits)

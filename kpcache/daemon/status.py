@@ -32,12 +32,16 @@ def pool_status(pool: Pool) -> dict[str, int]:
     }
 
 
-def keyring_status(keyring: Keyring, default_alias: str, sealed: str) -> dict[str, Any]:
-    """The keyring in force. ``sealed`` is ``[keyring].unlock``: "file" is a plain file."""
+def keyring_status(keyring: Keyring, default_alias: str, sealed: str, fault: str) -> dict[str, Any]:
+    """The keyring in force. ``sealed`` is ``[keyring].unlock``: "file" is a plain file. ``fault`` is what is
+    wrong with the file; empty if nothing is."""
+    default = keyring.resolve(default_alias)
     return {
         "default_alias": default_alias,
-        "default_key_arn": keyring.resolve(default_alias).arn,
+        "default_key_arn": default.arn,
+        "default_key_state": default.state,
         "sealed": sealed,
+        "fault": fault,
         **views.keyring_status(keyring.content),
     }
 

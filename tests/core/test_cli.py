@@ -50,7 +50,7 @@ def status(**held: int) -> Status:
         "issuing": True, "clone_guard": "none", "draining": False, "uptime_s": 61.0, "pools": pools,
         "connections": 3,
         "keyring": {"default_alias": "alias/kpcache", "keys": 1, "revision": 4, "exported_revision": 2,
-                    "unexported_changes": 2, "sealed": "file"},
+                    "unexported_changes": 2, "sealed": "file", "fault": "", "default_key_state": "Enabled"},
         "workers": [{"role": "maker", "shard": 0, "maker": 1, "pid": None, "state": "backoff", "restarts": 2,
                      "reason": "exit 3: \x1b[31mno\nluck [bold]"}],
     }  # fmt: skip
@@ -283,12 +283,21 @@ def test_the_tables_show_pools_and_workers_and_obey_no_escape() -> None:
 
 
 def test_the_keyring_line_says_what_is_sealed_and_what_is_exported() -> None:
-    keyring = {"keys": 2, "unexported_changes": 1, "sealed": "credential"}
+    keyring = {
+        "keys": 2, "unexported_changes": 1, "sealed": "credential", "fault": "",
+        "default_alias": "alias/kpcache", "default_key_state": "Enabled",
+    }  # fmt: skip
     assert keyring_line(keyring).plain.startswith(
         "keyring: 2 keys, sealed (credential); 1 change never exported"
     )
     keyring["unexported_changes"] = 0
     assert keyring_line(keyring).plain == "keyring: 2 keys, sealed (credential); all of it exported"
+    keyring["default_key_state"] = "PendingDeletion"
+    assert "; alias/kpcache is PendingDeletion; all of it" in keyring_line(keyring).plain
+    keyring["fault"] = "/state/keyring.json: removed\x1b"
+    assert keyring_line(keyring).plain == (
+        r"keyring: IN MEMORY ONLY, run kpcache keyring export now: /state/keyring.json: removed\x1b"
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import trio
 import trio.testing
 
 from kpcache.core.admin_operations import ADMIN_OPERATIONS
+from kpcache.daemon import administrator
 from kpcache.daemon.admin_changes import CHANGES
 from kpcache.daemon.admin_lists import LISTS
 from kpcache.daemon.administrator import MAX_MESSAGE_BYTES, MAX_WAITING, Caller, Change
@@ -539,6 +541,7 @@ async def test_every_change_is_told_in_one_line_with_who_and_which_key_and_nothi
         f"kpcache.DeleteAlias by uid 1000, pid 7: alias/a, {arn}",
         f"kpcache.ExportKeyring {root}: revision 5, 1 keys",
         f"kpcache.ImportKeyring {root}: 0 keys added, 0 materials added to keys that were here",
+        f"kpcache.DisableKey {root} refused: NotFoundException",
     ]
     assert {record.levelno for record in caplog.records} == {logging.INFO}
     assert "PRIVATE" not in caplog.text
@@ -564,3 +567,43 @@ async def test_a_large_import_is_told_in_one_short_line(
     assert "21 keys added" in line
     assert line.endswith("and 18 more")
     assert len(line) < 1000
+
+
+@real_clock
+async def test_a_file_that_goes_while_it_is_in_use_is_told_once_and_so_is_its_return(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(administrator, "LOOK_INTERVAL_S", 0.001)
+    async with administration(folder) as it:
+        looks = 0
+        fault = it.vault.fault
+
+        def counted() -> str:
+            nonlocal looks
+            looks += 1
+            return fault()
+
+        monkeypatch.setattr(it.vault, "fault", counted)
+
+        async def look(times: int) -> None:
+            until = looks + times
+            while looks < until:
+                await trio.lowlevel.checkpoint()
+
+        await look(3)
+        assert (it.administrator.fault, caplog.messages) == ("", [])
+        away = f"{folder}-away"
+        os.rename(folder, away)
+        await look(5)
+        assert str(folder) in it.administrator.fault
+        [line] = caplog.messages
+        assert "in memory only" in line
+        assert "kpcache keyring export" in line
+        assert caplog.records[0].levelno == logging.CRITICAL
+        # All keys are there still, and can be taken out.
+        export = await it.call("ExportKeyring")
+        assert document.decode(export["KeyringDocument"]) == it.keyring.content
+        os.rename(away, folder)
+        await look(5)
+        assert it.administrator.fault == ""
+        assert "as it should be again" in caplog.messages[-1]

@@ -213,6 +213,7 @@ def status(held: int = 8, target: int = 8) -> Answer:
         "connections": 1,
         "keyring": {
             "default_alias": "alias/kpcache", "default_key_arn": KEY_ARN, "keys": 1, "revision": 1,
-            "exported_revision": 0, "unexported_changes": 1, "sealed": "file",
+            "exported_revision": 0, "unexported_changes": 1, "sealed": "file", "fault": "",
+            "default_key_state": "Enabled",
         },
     }  # fmt: skip

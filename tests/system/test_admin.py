@@ -122,6 +122,7 @@ def test_status_shows_the_keyring_in_force(tmp_path: Path) -> None:
         before = daemon.status()["keyring"]
         assert before == {
             "default_alias": ALIAS, "default_key_arn": before["default_key_arn"], "sealed": "file", "keys": 1,
+            "default_key_state": "Enabled", "fault": "",
             "revision": 1, "exported_revision": 0, "unexported_changes": 1,
         }  # fmt: skip
         arn = admin.call("CreateKey")["KeyMetadata"]["Arn"]
