@@ -81,12 +81,20 @@ def disable(document: Document, key_id: str) -> Document:
 
 
 def schedule_deletion(document: Document, key_id: str, days: int, now: float) -> Document:
-    """Disable the key, and let it be purged in ``days`` (7 to 30) days. Raises ``ValidationException``."""
+    """Disable the key, and let it be purged in ``days`` (7 to 30) days.
+
+    Raises ``ValidationException``, and ``KMSInvalidStateException`` as ``enable`` or for a wrong clock.
+    """
     record = find(document, key_id)
     _refuse_pending(record)
     if not MIN_WAITING_DAYS <= days <= MAX_WAITING_DAYS:
         raise ValidationException(
             f"PendingWindowInDays must be from {MIN_WAITING_DAYS} to {MAX_WAITING_DAYS} days"
+        )
+    if now < record.materials[-1].created_s:
+        # As after a start without a battery-backed clock: days counted from 1970 are over when it is set.
+        raise KMSInvalidStateException(
+            "this machine's clock is behind the time when the key was made or rotated: set it right first"
         )
     return _with(document, record, state="PendingDeletion", deletion_s=now + days * _DAY_S)
 

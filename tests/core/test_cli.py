@@ -80,6 +80,7 @@ def status(**held: int) -> Status:
         ["keyring", "alias"],
         ["keyring", "alias", "move", "alias/a"],
         ["keyring", "delete", "alias/a", "--days", "6"],
+        ["keyring", "delete", "alias/a", "--days", "soon"],
         ["keyring", "delete", "alias/a", "--days", "31"],
         ["keyring", "delete", "alias/a", "--days", "7", "--cancel"],
         ["keyring", "tag", "alias/a"],

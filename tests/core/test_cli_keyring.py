@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import io
 import os
 import socket
@@ -14,15 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpcache.cli.keyring import access, age, secret_input
+from kpcache.cli.keyring import access, age, copies, secret_input
 from kpcache.cli.keyring.access import all_of
 from kpcache.cli.keyring.changes import tell
 from kpcache.cli.keyring.copies import import_in_words
 from kpcache.cli.keyring.tables import key_view, keys_table
 from kpcache.cli.main import main
-from kpcache.cli.output import UsageError
+from kpcache.cli.output import OutputError, UsageError
 from kpcache.cli.tables import console_for
 from kpcache.errors import DaemonUnreachableError
+from kpcache.worker.process import StartError
+from tests.vaults import open_vault
 
 KEY_ID = "00000000-0000-4000-8000-000000000001"
 IDENTITY = pyrage.x25519.Identity.generate()
@@ -105,14 +108,66 @@ def test_an_identity_given_as_a_recipient_is_not_repeated() -> None:
 def test_a_change_without_an_answer_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that takes too long has perhaps made it all the same."""
     monkeypatch.setattr(access, "_TIMEOUT_S", 0.01)
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"{folder}/admin.sock")
-        listener.listen()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.socket(socket.AF_UNIX) as clients,
+        socket.socket(socket.AF_UNIX) as administrators,
+    ):
+        for listener, name in ((clients, "kpcache.sock"), (administrators, "admin.sock")):
+            listener.bind(f"{folder}/{name}")
+            listener.listen()
         arguments = argparse.Namespace(socket=f"{folder}/kpcache.sock", config=None)
         with access.running(arguments) as keyring, pytest.raises(DaemonUnreachableError) as caught:
             keyring.call("RotateKeyOnDemand", {"KeyId": "alias/kpcache"})
     assert "did not answer within" in caught.value.message
     assert "whether this was done is not known; look with kpcache keyring list" in caught.value.message
+
+
+def test_no_key_is_in_this_process_before_it_is_closed_to_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def cannot(_name: str) -> None:
+        raise StartError("no such call")
+
+    monkeypatch.setattr("kpcache.worker.process.protect", cannot)
+    config = tmp_path / "k.toml"
+    config.write_text(
+        f'[daemon]\nsocket = "{tmp_path}/s/kpcache.sock"\nstate_dir = "{tmp_path}/state"\n'
+        f'runtime_dir = "{tmp_path}/reserve"\n'
+    )
+    (tmp_path / "state").mkdir(0o700)
+    open_vault(tmp_path / "state")
+    for command in (["list"], ["describe", "alias/kpcache"], ["export", "--recipient", RECIPIENT]):
+        assert main(["keyring", *command, "--config", str(config)]) == 2
+    monkeypatch.setattr("kpcache.worker.process.protect", lambda _name: None)
+    assert main(["keyring", "list", "--config", str(config)]) == 0
+
+
+def test_an_export_is_on_the_disk_with_its_name_before_it_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    synced: list[str] = []
+    failing: set[int] = set()
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        if len(synced) in failing:
+            raise OSError(errno.EIO, "Input/output error")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = str(tmp_path / "k.age")
+    copies._write(path, b"an export")
+    assert synced == [path, str(tmp_path)]
+    for step in (1, 2):
+        synced.clear()
+        failing.clear()
+        failing.add(step)
+        Path(path).unlink(missing_ok=True)
+        with pytest.raises(OutputError, match="nothing was exported"):
+            copies._write(path, b"an export")
+        assert not os.path.exists(path)
 
 
 # Passphrases and identities

@@ -136,6 +136,15 @@ def test_deletion_waits_from_7_to_30_days(days: int, allowed: bool) -> None:
     assert changes.find(after, ALIAS).deletion_s == NOW + days * DAY_S
 
 
+def test_days_are_not_counted_by_a_clock_that_is_behind_the_key() -> None:
+    """They would be over as soon as it is set right."""
+    rotated = changes.rotate(RING, ALIAS, NOW, os.urandom)
+    code, message = refusal(lambda: changes.schedule_deletion(rotated, ALIAS, 30, NOW - 1))
+    assert code == "KMSInvalidStateException"
+    assert "set it right first" in message
+    changes.schedule_deletion(rotated, ALIAS, 30, NOW)
+
+
 def test_nothing_is_destroyed_before_its_date() -> None:
     code, message = refusal(lambda: changes.purge(RING, DYING.key_id, DUE - 1))
     assert code == "KMSInvalidStateException"

@@ -258,6 +258,7 @@ def test_purge_asks_for_the_keys_id_on_a_terminal(doomed: tuple[Daemon, dict[str
             assert "nothing was destroyed" in typist.shown
     with Typist(command, daemon.folder) as typist:
         typist.wait_for(r"\(old\), made 1970-01-01 00:00 UTC")
+        typist.wait_for(r"days ended 1970-01-08 00:00 UTC, by a clock that says \d{4}-")
         typist.wait_for("destroy it: ")
         typist.type(key)
         assert typist.end() == 0

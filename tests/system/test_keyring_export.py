@@ -321,7 +321,7 @@ def test_an_export_that_could_not_be_noted_is_said_to_be_whole(tmp_path: Path) -
         (None, {"KeyringDocument": plain, "Revision": 3}),
         ({"Code": "KeyUnavailableException", "Message": "no space left"}, None),
     ]
-    with FakeServer(tmp_path / "admin.sock") as server:
+    with FakeServer(tmp_path / "kpcache.sock"), FakeServer(tmp_path / "admin.sock") as server:
         server.fault = lambda number, msgid: [encode_answer(msgid, *answers[number - 1])]
         socket = ["--socket", str(tmp_path / "kpcache.sock")]
         done = keyring(tmp_path, "export", "--recipient", recipient, "--out", "k.age", *socket, config=False)

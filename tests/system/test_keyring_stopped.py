@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.system.fake_server import FakeServer
 from tests.system.harness import pools, running
 from tests.system.keyring_commands import answer, keyring, said
 
@@ -51,8 +52,19 @@ def test_changes_need_a_daemon(rest: tuple[Path, dict[str, Any]], args: list[str
     before = (folder / "state/keyring.json").read_bytes()
     done = keyring(folder, *args)
     assert (done.returncode, done.stdout) == (3, "")
-    assert f"no daemon on {folder}/admin.sock: start it (kpcache serve)" in done.stderr
+    assert f"no daemon on {folder}/kpcache.sock: start it (kpcache serve)" in done.stderr
     assert (folder / "state/keyring.json").read_bytes() == before
+
+
+def test_the_daemon_beside_it_is_not_taken_for_the_one_that_is_stopped(
+    rest: tuple[Path, dict[str, Any]],
+) -> None:
+    """Two daemons whose sockets lie in one folder: admin.sock is that of the one which runs."""
+    folder, told = rest
+    with FakeServer(folder / "admin.sock") as other:
+        assert keyring(folder, "rotate", "alias/app").returncode == 3
+        assert answer(folder, "list") == told["list"]
+        assert other.requests == []
 
 
 def test_a_daemon_that_is_only_known_by_its_socket_must_be_named(rest: tuple[Path, dict[str, Any]]) -> None:

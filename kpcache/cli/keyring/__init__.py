@@ -139,7 +139,6 @@ def _add_passphrase_argument(group: "argparse._MutuallyExclusiveGroup") -> None:
 
 
 def _waiting_days(text: str) -> int:
-    days = int(text)
-    if not 7 <= days <= 30:
-        raise argparse.ArgumentTypeError(f"{days}: must be from 7 to 30 days")
-    return days
+    if not text.isdecimal() or not 7 <= int(text) <= 30:
+        raise argparse.ArgumentTypeError(f"{text}: must be from 7 to 30 days")
+    return int(text)

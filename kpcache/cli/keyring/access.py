@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kpcache.client.address import find_socket
 from kpcache.client.connection import Connection, ConnectionLostError
-from kpcache.errors import AccessDeniedException, DaemonUnreachableError, from_wire
+from kpcache.errors import AccessDeniedException, ConfigError, DaemonUnreachableError, from_wire
 
 if TYPE_CHECKING:
     from kpcache.core.config import Config
@@ -37,8 +37,12 @@ class Keyring(Protocol):
 class _Place:
     """``config`` is None where only a socket was named: which state folder its daemon has is not known."""
 
-    admin_socket: str
+    socket: str
     config: "Config | None"
+
+    @property
+    def admin_socket(self) -> str:
+        return str(Path(self.socket).with_name("admin.sock"))
 
 
 class _Running:
@@ -70,7 +74,7 @@ def running(args: argparse.Namespace) -> Iterator[Keyring]:
     with _connected(place) as keyring:
         if keyring is None:
             raise DaemonUnreachableError(
-                f"no daemon on {place.admin_socket}: start it (kpcache serve), or name its socket "
+                f"no daemon on {place.socket}: start it (kpcache serve), or name its socket "
                 "(--socket PATH) or its settings (--config FILE)"
             )
         yield keyring
@@ -90,12 +94,12 @@ def running_or_stopped(args: argparse.Namespace, *, may_begin: bool = False) -> 
             return
     if place.config is None:
         raise DaemonUnreachableError(
-            f"no daemon on {place.admin_socket}: start it, or, to work on the keyring of a stopped daemon, "
+            f"no daemon on {place.socket}: start it, or, to work on the keyring of a stopped daemon, "
             "name its settings (--config FILE): they say where its state folder is"
         )
     from kpcache.cli.keyring.stopped import stopped
 
-    with stopped(place.config, place.admin_socket, may_begin=may_begin) as file:
+    with stopped(place.config, place.socket, may_begin=may_begin) as file:
         yield file
 
 
@@ -113,24 +117,34 @@ def all_of(keyring: Keyring, method: str, members: Mapping[str, Any], member: st
 def _place(args: argparse.Namespace) -> _Place:
     named = args.socket or os.environ.get("KPCACHE_SOCKET")
     if named and not args.config:
-        return _Place(_admin_socket(named), None)
+        return _Place(os.path.abspath(named), None)
     from kpcache.cli.config_file import load_file
 
     config = load_file(args.config, socket=args.socket)
     socket = str(config.daemon.socket) if args.config else find_socket(None, os.environ)
-    return _Place(_admin_socket(socket), config)
+    return _Place(os.path.abspath(socket), config)
 
 
-def _admin_socket(socket: str) -> str:
-    return str(Path(os.path.abspath(socket)).with_name("admin.sock"))
+def keep_unreadable() -> None:
+    """Let no other process of this user look into this one, nor a core file be left of it: it is about to
+    hold keys. Raises ``ConfigError``."""
+    from kpcache.worker.process import StartError, protect
+
+    try:
+        protect("kpcache")
+    except StartError as error:
+        raise ConfigError(f"this process cannot be kept from being read by others: {error}") from error
 
 
 @contextlib.contextmanager
 def _connected(place: _Place) -> Iterator[_Running | None]:
-    """None if nobody listens there."""
+    """None if that daemon does not run."""
     path = place.admin_socket
     connection: Connection | None
     try:
+        # If nobody answers here, the daemon that was named is stopped, and an admin.sock that is answered is
+        # another's, which has its sockets in the same folder: that name is the same for all.
+        Connection.open(place.socket, _TIMEOUT_S, os.environ).close()
         connection = Connection.open(path, _TIMEOUT_S, os.environ)
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         connection = None

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from kpcache.cli.files import sync_folder, write_new
 from kpcache.cli.keyring import age, secret_input
-from kpcache.cli.keyring.access import running_or_stopped
+from kpcache.cli.keyring.access import keep_unreadable, running_or_stopped
 from kpcache.cli.output import (
     MAX_LINE_CHARACTERS,
     OutputError,
@@ -22,7 +22,7 @@ from kpcache.cli.output import (
     to_stdout,
 )
 from kpcache.core.text import printable
-from kpcache.errors import ConfigError, KpcacheError
+from kpcache.errors import KpcacheError
 
 # An export of the largest keyring (4 MiB) is a third larger in base64.
 _MAX_EXPORT_BYTES = 8 * 1024 * 1024
@@ -31,7 +31,7 @@ _MAX_EXPORT_BYTES = 8 * 1024 * 1024
 def export(args: argparse.Namespace) -> int:
     """A file counts as an export for ``kpcache status`` only when it is on a disk: until then the daemon is
     told nothing. What goes to stdout never counts: who knows where it ends."""
-    _protect()
+    keep_unreadable()
     path = _new_path(args.out)
     encrypt = _encryption(args)
     with running_or_stopped(args) as keyring:
@@ -63,7 +63,7 @@ def export(args: argparse.Namespace) -> int:
 
 def import_(args: argparse.Namespace) -> int:
     """Nothing that is here is replaced or removed."""
-    _protect()
+    keep_unreadable()
     data = _read(args.file)
     try:
         document = _opened(args, data)
@@ -92,15 +92,6 @@ def import_in_words(result: Mapping[str, Sequence[str]]) -> list[str]:
         kept = ", ".join(result["AliasesKept"])
         lines.append(f"left as they are here, though they mean other keys in the export: {kept}")
     return lines
-
-
-def _protect() -> None:
-    from kpcache.worker.process import StartError, protect
-
-    try:
-        protect("kpcache")
-    except StartError as error:
-        raise ConfigError(f"this process cannot be kept from being read by others: {error}") from error
 
 
 def _encryption(args: argparse.Namespace) -> age.Transform:

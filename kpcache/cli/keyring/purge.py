@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from typing import Any
 
 from kpcache.cli.keyring.access import running
@@ -41,13 +42,19 @@ def _require_pending(metadata: dict[str, Any]) -> None:
             f"{metadata['Arn']} is not pending deletion: run kpcache keyring delete {metadata['KeyId']}, "
             "and purge it when its days are over"
         )
+    if metadata["DeletionDate"] > time.time():
+        raise KMSInvalidStateException(
+            f"{metadata['Arn']} is pending deletion and cannot be destroyed before "
+            f"{moment(metadata['DeletionDate'])}"
+        )
 
 
 def _ask(metadata: dict[str, Any]) -> None:
     key_id, description = metadata["KeyId"], printable(metadata["Description"], MAX_LINE_CHARACTERS)
     complain(
         f"key {key_id} ({description or 'no description'}), made {moment(metadata['CreationDate'])}: every "
-        "private key that was encrypted under it can then never be opened again"
+        "private key that was encrypted under it can then never be opened again. Its days ended "
+        f"{moment(metadata['DeletionDate'])}, by a clock that says {moment(time.time())} now"
     )
     print("Type the key's id to destroy it: ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip() != key_id:

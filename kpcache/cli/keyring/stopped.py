@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kpcache.cli.keyring.access import keep_unreadable
 from kpcache.cli.output import TryAgainError
 from kpcache.core.config import Config
 from kpcache.daemon.admin_changes import CHANGES, Outcome, Setting
@@ -25,17 +26,18 @@ from kpcache.keyring.vault import Vault
 
 
 @contextlib.contextmanager
-def stopped(config: Config, admin_socket: str, *, may_begin: bool = False) -> Iterator["Stopped"]:
+def stopped(config: Config, socket: str, *, may_begin: bool = False) -> Iterator["Stopped"]:
     """Hold the state folder, made first if it is missing and ``may_begin``.
 
     Raises ``DaemonUnreachableError`` where there never was a keyring, ``TryAgainError`` while somebody else
     holds the folder, and ``ConfigError`` with the cure where it is not ours, or the keyring not sound.
     """
+    keep_unreadable()
     state_dir = config.daemon.state_dir
     _require_own(state_dir)
     if not may_begin and not any((state_dir / name).exists() for name in (FILE_NAME, MARK_NAME)):
         raise DaemonUnreachableError(
-            f"no daemon on {admin_socket}, and no keyring in {state_dir}: start the daemon (kpcache serve), "
+            f"no daemon on {socket}, and no keyring in {state_dir}: start the daemon (kpcache serve), "
             "or name its settings (--config FILE)"
         )
     try:
@@ -43,7 +45,7 @@ def stopped(config: Config, admin_socket: str, *, may_begin: bool = False) -> It
             yield Stopped(config)
     except FolderInUseError as error:
         raise TryAgainError(
-            f"no daemon answers on {admin_socket}, yet another process holds {state_dir}: a daemon that "
+            f"no daemon answers on {socket}, yet another process holds {state_dir}: a daemon that "
             "starts or stops, or another kpcache keyring; try again in a moment"
         ) from error
 
