@@ -76,7 +76,10 @@ def change_with_room(disk: Path, template: Path, kind: str, leave: Room, room: i
         assert is_new is (told is None)
         assert is_new or vault.content == old
         assert open_vault(state, "never").content == vault.content, "a start works on a full disk"
-        assert set(os.listdir(state)) == {FILE, PREVIOUS, MARK}
+        left = set(os.listdir(state))
+        assert left - {PREVIOUS} == {FILE, MARK}
+        # A purge that failed half way takes the copy with it which lacks what is still in force.
+        assert PREVIOUS in left or (kind == "purge" and not is_new)
         assert not (is_new and kind == "purge" and holds_a_secret(state, old))
     assert is_new or vault.change(change, destroys=kind == "purge") == new, "as soon as there is room"
     shutil.rmtree(state)
@@ -105,7 +108,10 @@ def main() -> None:
     template = disk / "template"
     template.mkdir(mode=0o700)
     vault = used_vault(template)
-    vault.change(lambda content: changes.describe_as(content, ALIAS, "d" * DOCUMENT_BLOCKS * block))
+    # A description has at most 8192 characters, but one beyond ASCII takes up to twelve bytes of JSON.
+    widest = "\N{LOCK}"
+    description = widest * (DOCUMENT_BLOCKS * block // len(json.dumps(widest).strip('"')))
+    vault.change(lambda content: changes.describe_as(content, ALIAS, description))
     told: dict[str, list[int]] = {}
     for kind in ("rotate", "purge"):
         for leave, rooms in ((leave_blocks, 3 * DOCUMENT_BLOCKS + 3), (leave_inodes, 4)):
