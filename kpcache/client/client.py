@@ -38,9 +38,9 @@ class Client:
     - ``reconnect_s``: how long to look for a daemon that was there before and is gone (a restart).
     - ``max_connections``: how many calls may be under way at once; a further one waits its turn.
 
-    Each operation takes boto3's members by keyword and returns boto3's shape. ``wait_s`` is kpcache's
-    own: how long this call may wait when the pool is dry, in seconds, 0 for not at all; without it,
-    the daemon's ``wait_timeout_s``, which is also the most.
+    Each operation takes boto3's members by keyword and returns boto3's shape. Those that give out a pair
+    take ``wait_s`` too, kpcache's own: how long this call may wait when the pool is dry, in seconds, 0 for
+    not at all; without it, the daemon's ``wait_timeout_s``, which is also the most.
 
     A connection that is found dead is replaced and the request sent once more. That is sound: an
     answer that was lost was of a pair that nobody will ever get, and the repeated request gets another.
@@ -86,9 +86,9 @@ class Client:
         answer = self._call("GenerateDataKeyPairWithoutPlaintext", members, wait_s)
         return cast(DataKeyPairWithoutPlaintext, answer)
 
-    def decrypt(self, *, wait_s: float | None = None, **members: Unpack[DecryptMembers]) -> Decrypted:
+    def decrypt(self, **members: Unpack[DecryptMembers]) -> Decrypted:
         """The plaintext of a ``PrivateKeyCiphertextBlob``, given the encryption context it was made with."""
-        return cast(Decrypted, self._call("Decrypt", members, wait_s))
+        return cast(Decrypted, self._call("Decrypt", members, None))
 
     def encrypt(self, **members: Unpack[EncryptMembers]) -> Encrypted:
         """A blob of at most 4096 bytes of plaintext, which ``decrypt`` opens given the same context."""
@@ -98,11 +98,9 @@ class Client:
         """What a blob holds, in a blob of another key or encryption context; it never leaves the daemon."""
         return cast(ReEncrypted, self._call("ReEncrypt", members, None))
 
-    def describe_key(
-        self, *, wait_s: float | None = None, **members: Unpack[DescribeKeyMembers]
-    ) -> KeyDescription:
+    def describe_key(self, **members: Unpack[DescribeKeyMembers]) -> KeyDescription:
         """The key's metadata, with KMS's member names."""
-        return cast(KeyDescription, self._call("DescribeKey", members, wait_s))
+        return cast(KeyDescription, self._call("DescribeKey", members, None))
 
     def ping(self) -> Pong:
         """The daemon's protocol version and limits."""

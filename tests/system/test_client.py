@@ -87,11 +87,11 @@ def test_without_plaintext_there_is_no_key_to_load(server: FakeServer, client: C
 def test_wait_s_travels_as_an_option_and_only_when_given(server: FakeServer, client: Client) -> None:
     client.generate_data_key_pair(**P256)
     client.generate_data_key_pair(**P256, wait_s=0)
-    client.describe_key(KeyId="alias/kpcache", wait_s=0.5)
+    client.generate_data_key_pair_without_plaintext(**P256, wait_s=0.5)
     assert [params for _, params in server.requests] == [
         [P256],
         [P256, {"wait_s": 0}],
-        [{"KeyId": "alias/kpcache"}, {"wait_s": 0.5}],
+        [P256, {"wait_s": 0.5}],
     ]
 
 
@@ -296,7 +296,7 @@ def test_a_call_that_may_wait_longer_has_the_time_to(path: Path) -> None:
 
     with FakeServer(path, fault=slowly), Client(path, timeout_s=0.1) as client:
         client.ping()
-        assert client.describe_key(KeyId="k", wait_s=20.0)
+        assert client.generate_data_key_pair(**P256, wait_s=20.0)
 
 
 def test_an_answer_that_trickles_does_not_stretch_the_time_limit(path: Path) -> None:
