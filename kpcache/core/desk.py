@@ -1,0 +1,94 @@
+"""Where one pool's pairs are asked for: who may have one at once, who waits, and whose turn is next.
+
+Without the pairs: how many there are is the caller's to know. The daemon's stock and the simulator stand
+behind the same desk.
+"""
+
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+from kpcache.core.demand import Demand
+from kpcache.core.fair_queue import FairQueue, Identity
+from kpcache.core.shares import Shares
+
+T = TypeVar("T")
+
+# What one pool lets wait at once, one user half of it; a caller beyond is told at once. Bounds memory.
+MAX_WAITING: Final = 4096
+# Users looked at, those whose turn is next, to tell how much the makers owe for them: bounds a plan's time.
+_LOOKS: Final = 64
+
+
+class Desk(Generic[T]):
+    """``T`` is a request that waits. ``now`` is in monotonic seconds, ``target`` in pairs."""
+
+    __slots__ = ("_unnoted", "demand", "queue", "shares", "target")
+
+    def __init__(self, target: int, kept_percent: float, now: float) -> None:
+        """``kept_percent``: see ``Shares``. A pool without a target keeps nothing for anybody."""
+        self.target = target
+        self.queue: FairQueue[T] = FairQueue()
+        self.shares = Shares(kept_percent)
+        self.demand = Demand(now)
+        self._unnoted = 0
+
+    # --- each request
+
+    def asked(self, uid: int, now: float) -> None:
+        """A request has come. Cheap: what is learned of it is worked out when the plan asks."""
+        self._unnoted += 1
+        self.shares.asked(uid, now)
+
+    def may_take(self, uid: int, now: float) -> bool:
+        """Whether this user may have one of the pairs that are there."""
+        return not self.target or self.shares.may_take(uid, self.target, now)
+
+    def took(self, uid: int) -> None:
+        """A pair was given to this user."""
+        if self.target:
+            self.shares.took(uid)
+
+    def may_queue(self, uid: int) -> str:
+        """Empty, or why there is no place for one more."""
+        if len(self.queue) >= MAX_WAITING:
+            return f"{MAX_WAITING} requests wait already"
+        if self.queue.waiting(uid) >= MAX_WAITING // 2:
+            return f"{MAX_WAITING // 2} requests of this user wait already"
+        return ""
+
+    def next_in_turn(self, now: float) -> T | None:
+        """Take out of the queue whoever is to have the pair that is there; None if nobody may."""
+        return self.queue.pop(lambda uid: self.may_take(uid, now))
+
+    # --- the plan
+
+    def note(self, now: float) -> None:
+        """Learn from the requests that came since."""
+        if self._unnoted:
+            self.demand.note(now, self._unnoted)
+            self._unnoted = 0
+
+    def made(self, count: int, missing: int) -> None:
+        """``count`` new pairs are there, and ``missing`` are missing still."""
+        self.shares.repaid(count)
+        self.shares.settle(missing)
+
+    def servable(self, now: float) -> int:
+        """How many of those who wait may be served as soon as pairs are there."""
+        queue, shares = self.queue, self.shares
+        if not queue or not self.target or not shares.kept_percent:
+            return len(queue)
+        return sum(
+            queue.waiting(uid)
+            if shares.is_alone(uid, now)
+            else min(queue.waiting(uid), int(shares.room(uid, self.target)))
+            for uid in queue.users
+        )
+
+    def least_burden(self, owed_s: Callable[[int], float]) -> float:
+        """Of those who wait, the one for whom makers owe the least: how much, by ``owed_s`` of a user."""
+        return min(map(owed_s, self.queue.users[:_LOOKS]), default=0.0)
+
+    def ahead_of(self, who: Identity, available: int) -> int:
+        """How many pairs must be made before one that ``who`` waits for from now on."""
+        return max(self.queue.ahead_of_next(who) - available, 0)

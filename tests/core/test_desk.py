@@ -1,0 +1,97 @@
+"""The desk at which a pool's pairs are asked for: shares, turns and places in one."""
+
+import pytest
+
+from kpcache.core import desk as desk_module
+from kpcache.core.desk import Desk
+from kpcache.core.fair_queue import Identity
+
+ALICE, BOB = Identity(1), Identity(2)
+
+
+def desk(target: int = 10, kept: float = 20) -> Desk[str]:
+    return Desk(target, kept, 0.0)
+
+
+def taken(it: Desk[str], who: Identity, most: int = 100) -> int:
+    for number in range(most):
+        it.asked(who.uid, 1.0)
+        if not it.may_take(who.uid, 1.0):
+            return number
+        it.took(who.uid)
+    return most
+
+
+def test_a_user_who_has_taken_its_share_waits_for_new_pairs_while_others_take_what_is_there() -> None:
+    it = desk()
+    it.asked(BOB.uid, 0.0)
+    assert taken(it, ALICE) == 8
+    it.queue.put(ALICE, "alice 1")
+    it.queue.put(ALICE, "alice 2")
+    it.queue.put(BOB, "bob")
+    assert it.servable(1.0) == 1
+    assert it.next_in_turn(1.0) == "bob"
+    assert it.next_in_turn(1.0) is None
+    it.made(1, missing=8)
+    assert it.servable(1.0) == 1
+    assert it.next_in_turn(1.0) == "alice 1"
+    it.took(ALICE.uid)
+    assert it.next_in_turn(1.0) is None
+
+
+def test_a_pool_that_is_full_again_is_owed_nothing() -> None:
+    it = desk()
+    it.asked(BOB.uid, 0.0)
+    taken(it, ALICE)
+    it.made(1, missing=0)
+    assert taken(it, ALICE) == 8
+
+
+def test_a_pool_without_a_target_keeps_nothing_back() -> None:
+    it = desk(target=0)
+    it.asked(BOB.uid, 0.0)
+    assert taken(it, ALICE) == 100
+    it.queue.put(ALICE, "one")
+    assert it.servable(1.0) == 1
+
+
+def test_the_queue_has_an_end_and_one_user_half_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_module, "MAX_WAITING", 4)
+    it = desk()
+    for number in range(2):
+        assert not it.may_queue(ALICE.uid)
+        it.queue.put(ALICE, f"alice {number}")
+    assert "of this user" in it.may_queue(ALICE.uid)
+    for number in range(2):
+        assert not it.may_queue(BOB.uid)
+        it.queue.put(BOB, f"bob {number}")
+    assert it.may_queue(3) == "4 requests wait already"
+
+
+def test_what_came_is_learned_when_the_plan_asks() -> None:
+    it = desk()
+    for _ in range(30):
+        it.asked(ALICE.uid, 1.0)
+    assert it.demand.rate(1.0) == 0
+    it.note(1.0)
+    assert it.demand.rate(1.0) == pytest.approx(1.0)
+    it.note(1.0)
+    assert it.demand.rate(1.0) == pytest.approx(1.0)
+
+
+def test_the_least_burden_is_that_of_the_waiting_user_who_cost_least() -> None:
+    it = desk()
+    owed = {1: 9.0, 2: 0.5, 3: 0.0}
+    assert it.least_burden(owed.__getitem__) == 0.0
+    it.queue.put(ALICE, "a")
+    assert it.least_burden(owed.__getitem__) == 9.0
+    it.queue.put(BOB, "b")
+    assert it.least_burden(owed.__getitem__) == 0.5
+
+
+def test_pairs_that_are_there_are_not_waited_for() -> None:
+    it = desk(kept=0)
+    assert it.ahead_of(ALICE, 0) == 0
+    it.queue.put(ALICE, "a")
+    it.queue.put(ALICE, "b")
+    assert (it.ahead_of(ALICE, 0), it.ahead_of(BOB, 0), it.ahead_of(ALICE, 1)) == (2, 1, 1)
