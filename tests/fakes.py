@@ -6,7 +6,7 @@ None of them makes real keys: the parts that they serve move bytes and never loo
 import functools
 import itertools
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, cast
 
@@ -14,10 +14,14 @@ import msgpack
 import trio
 import trio.testing
 
+from kpcache.core.buckets import Buckets, Rule
+from kpcache.core.fair_queue import Identity
+from kpcache.core.forecast import Forecast
 from kpcache.core.limits import Limits
 from kpcache.core.pair import Pair, handover_digest
 from kpcache.core.pool import State
 from kpcache.daemon.dispatcher import Dispatcher, Gate
+from kpcache.daemon.pools import PoolPlan
 from kpcache.daemon.stock import Stock
 from kpcache.errors import InvalidCiphertextException, NotFoundException
 from kpcache.keyring import Decrypted, Key, Keyring, Wrapped
@@ -25,6 +29,7 @@ from kpcache.keyring import Decrypted, Key, Keyring, Wrapped
 P = ParamSpec("P")
 
 SPEC = "ECC_NIST_P256"
+WHO = Identity(1000, 1)
 
 
 def mock_clock(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -88,10 +93,28 @@ def book_is_balanced(stock: Stock) -> bool:
 class FakeShards:
     """Plays all shards to a stock: notes draws, and answers them when told."""
 
-    def __init__(self, pools: Mapping[str, tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self,
+        pools: Mapping[str, PoolPlan] | None = None,
+        *,
+        kept_percent: float = 0.0,
+        rules: Sequence[Rule] = (),
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
         self.draws: list[tuple[int, str, int]] = []
+        self.burns: list[tuple[int, str, int]] = []
         self.plans_asked = 0
-        self.stock = Stock(pools or {SPEC: (8, 2)}, self._send_draw, self._needs_plan)
+        self.forecast: Forecast | None = None
+        self.stock = Stock(
+            pools or {SPEC: PoolPlan(8, 2)},
+            self._send_draw,
+            lambda *burn: self.burns.append(burn),
+            self._needs_plan,
+            lambda _spec, _ahead: self.forecast,
+            kept_percent=kept_percent,
+            buckets=Buckets(rules) if rules else None,
+            clock=clock,
+        )
 
     def _send_draw(self, shard: int, spec: str, count: int) -> None:
         self.draws.append((shard, spec, count))
@@ -156,11 +179,9 @@ class FakeKeyring:
 class Bench:
     """A dispatcher with a fake keyring over a stock with fake shards."""
 
-    def __init__(
-        self, pools: Mapping[str, tuple[int, int]] | None = None, limits: Limits | None = None
-    ) -> None:
+    def __init__(self, pools: Mapping[str, PoolPlan] | None = None, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.shards = FakeShards(pools or {SPEC: (64, 2)})
+        self.shards = FakeShards(pools or {SPEC: PoolPlan(64, 2)})
         self.stock = self.shards.stock
         self.keyring = FakeKeyring()
         self.gate = Gate()

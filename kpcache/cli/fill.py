@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kpcache.core.readiness import Fill, required
 from kpcache.core.specs import SPECS
 
 Pools = Mapping[str, Mapping[str, Any]]
@@ -23,10 +24,12 @@ def fill_fraction(pools: Pools) -> float:
     return done / wanted if wanted else 1.0
 
 
-def below(pools: Pools, percent: int) -> dict[str, str]:
-    """The pools that hold less than ``percent`` of their target, each with "held/target"."""
-    return {
-        spec: f"{at_hand(pool)}/{pool['target']}"
-        for spec, pool in pools.items()
-        if at_hand(pool) * 100 < percent * pool["target"]
-    }
+def below(pools: Pools, level: str) -> dict[str, str]:
+    """The pools that hold less than ``level`` (``core/readiness``) asks for, each with "held/required"."""
+    found: dict[str, str] = {}
+    for spec, pool in pools.items():
+        held = at_hand(pool)
+        needed = required(level, Fill(held, int(pool["low_water"]), int(pool["target"])))
+        if held < needed:
+            found[spec] = f"{held}/{needed}"
+    return found

@@ -1,6 +1,7 @@
 """Wait until the pools hold enough.
 
-``ready``: every pool has its low watermark; ``full``: its target; ``N%``: that part of its target.
+``ready``: every pool is at the daemon's ``ready_level``, by default its low watermark; ``full``: at its
+target; ``N%``: at that part of its target. The rule is ``core/readiness``.
 """
 
 import argparse
@@ -11,11 +12,13 @@ from typing import Any
 from kpcache.cli.fill import below
 from kpcache.cli.output import complain, positive_seconds
 from kpcache.client import Client
+from kpcache.core.readiness import LOW_WATER, is_level
 from kpcache.errors import DaemonUnreachableError
 
 _POLL_INTERVAL_S = 0.2
 _DEFAULT_TIMEOUT_S = 300.0
 _TRY_AGAIN = 4
+_READY = "ready"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def level(text: str) -> str:
     """An argparse type."""
-    if text in ("ready", "full"):
-        return text
-    number = text.removesuffix("%")
-    if number == text or not (number.isascii() and number.isdigit() and 1 <= int(number) <= 100):
+    if text != _READY and (text == LOW_WATER or not is_level(text)):
         raise argparse.ArgumentTypeError(f"{text}: must be ready, full, or a percentage from 1% to 100%")
     return text
 
@@ -76,13 +76,11 @@ def wait_for(
 
 def missing_for(wanted: str, status: dict[str, Any]) -> str:
     """Empty when ``status`` is at the level, else what is missing, in words."""
-    if wanted in ("ready", "full"):
-        if status[wanted]:
+    if wanted == _READY:
+        if status["ready"]:
             return ""
-        percent = 100
-    else:
-        percent = int(wanted.removesuffix("%"))
-    pools = below(status["pools"], percent)
+        wanted = str(status["ready_level"])
+    pools = below(status["pools"], wanted)
     return ", ".join(f"{spec} {filled}" for spec, filled in pools.items())
 
 

@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from kpcache.core import config_rules as rules
-from kpcache.core.config_tables import refuse_unknown, section, shown, table
-from kpcache.core.specs import SPECS
+from kpcache.core.buckets import Rule
+from kpcache.core.config_tables import refuse_unknown, section, shown, table, tables
+from kpcache.core.readiness import LOW_WATER
+from kpcache.core.specs import SPECS, Spec
+from kpcache.core.targets import default_low_water
 from kpcache.errors import ConfigError
+
+MAX_TARGET = 100_000  # pairs of one pool
 
 
 @dataclass(frozen=True)
@@ -27,13 +32,14 @@ class Defaults:
 
 @dataclass(frozen=True, kw_only=True)
 class DaemonSettings:
-    """Where the daemon lives. ``admin.sock`` lies beside ``socket``."""
+    """Where the daemon lives. ``admin.sock`` lies beside ``socket``. ``ready_level``: see ``readiness``."""
 
     socket: Annotated[Path, rules.socket]
     socket_mode: Annotated[int, rules.mode] = 0o660
     socket_group: Annotated[str, rules.text] = ""
     state_dir: Annotated[Path, rules.folder]
     runtime_dir: Annotated[Path, rules.folder]
+    ready_level: Annotated[str, rules.ready_level] = LOW_WATER
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,32 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """``target`` and ``low_water`` in pairs; target 0: no pool, made on demand. ``max_age_s``: only 0."""
+    """``target`` in pairs; 0: no pool, made on demand; "auto": adapted to demand, from ``min`` to ``max``.
 
-    target: Annotated[int, rules.integer(0, 100_000)] = 0
-    low_water: Annotated[int, rules.integer(0, 100_000)] = 0
-    max_age_s: Annotated[float, rules.seconds(0, 315_360_000)] = 0.0
+    Those two are 0 otherwise. With "auto" the low watermark is a quarter of the target, and ``low_water`` is
+    -1. ``max_age_s`` 0: no limit.
+    """
+
+    target: Annotated[int | Literal["auto"], rules.auto_or_pairs(MAX_TARGET)] = 0
+    low_water: Annotated[int, rules.integer(-1, MAX_TARGET)] = 0
+    min: Annotated[int, rules.integer(0, MAX_TARGET)] = 0
+    max: Annotated[int, rules.integer(0, MAX_TARGET)] = 0
+    max_age_s: Annotated[float, rules.age] = 0.0
+
+    @property
+    def is_adaptive(self) -> bool:
+        return self.target == "auto"
+
+
+@dataclass(frozen=True)
+class RefillSettings:
+    """Manners of the makers, and the bounds of all adaptive targets together."""
+
+    max_cpu_percent: Annotated[float, rules.number(1, 100)] = 100.0
+    heed_pressure: Annotated[bool, rules.boolean] = True
+    dry_chance: Annotated[float, rules.number(1e-9, 0.5)] = 0.001
+    max_pairs: Annotated[int, rules.integer(1, 10_000_000)] = 100_000
+    max_memory_mib: Annotated[int, rules.integer(1, 1_000_000)] = 256
 
 
 @dataclass(frozen=True)
@@ -60,12 +87,32 @@ class RequestSettings:
 
     on_dry: Annotated[str, rules.one_of("wait", "fail")] = "wait"
     wait_timeout_s: Annotated[float, rules.seconds(0, 3600)] = 5.0
+    keep_back_percent: Annotated[float, rules.number(0, 99)] = 20.0
     max_connections: Annotated[int, rules.integer(1, 1_000_000)] = 12_000
     max_connections_per_uid: Annotated[int, rules.integer(1, 1_000_000)] = 4_000
     max_in_flight_per_connection: Annotated[int, rules.integer(1, 65_536)] = 256
     # The least that holds the largest request: a blob of 6144 bytes and a context of 8192.
     max_message_bytes: Annotated[int, rules.integer(16_384, 16_777_216)] = 65_536
     message_timeout_s: Annotated[float, rules.seconds(0.01, 3600)] = 5.0
+
+
+@dataclass(frozen=True)
+class LimitSettings:
+    """One of ``[[limits]]``: see ``buckets.Rule``; "*" is each user, each spec."""
+
+    rate_per_s: Annotated[float, rules.number(1e-6, 1e6)]
+    burst: Annotated[int, rules.integer(1, 1_000_000)]
+    uid: Annotated[int | Literal["*"], rules.uid_or_all] = "*"
+    spec: Annotated[str, rules.spec_or_all] = "*"
+
+    @property
+    def rule(self) -> Rule:
+        return Rule(
+            None if self.uid == "*" else self.uid,
+            None if self.spec == "*" else self.spec,
+            self.rate_per_s,
+            self.burst,
+        )
 
 
 @dataclass(frozen=True)
@@ -99,8 +146,10 @@ class Config:
 
     daemon: DaemonSettings
     workers: WorkerSettings
+    refill: RefillSettings
     pools: Mapping[str, PoolSettings]
     requests: RequestSettings
+    limits: tuple[LimitSettings, ...]
     metrics: MetricsSettings
     keyring: KeyringSettings
     aws: AwsSettings
@@ -121,8 +170,13 @@ def load(mapping: Mapping[str, object], *, defaults: Defaults) -> Config:
     config = Config(
         daemon=section(DaemonSettings, table(mapping, "daemon"), "daemon", places),
         workers=_workers(mapping, defaults.usable_cpus),
+        refill=section(RefillSettings, table(mapping, "refill"), "refill"),
         pools=_pools(table(mapping, "pools")),
         requests=section(RequestSettings, table(mapping, "requests"), "requests"),
+        limits=tuple(
+            section(LimitSettings, each, f"limits[{number}]")
+            for number, each in enumerate(tables(mapping, "limits"))
+        ),
         metrics=section(MetricsSettings, table(mapping, "metrics"), "metrics"),
         keyring=section(KeyringSettings, table(mapping, "keyring"), "keyring"),
         aws=section(AwsSettings, table(mapping, "aws"), "aws"),
@@ -139,15 +193,20 @@ def load(mapping: Mapping[str, object], *, defaults: Defaults) -> Config:
 
 def to_mapping(config: Config) -> dict[str, Any]:
     """The inverse of ``load``: plain values for a TOML file that gives these settings again."""
-    tables: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
     for each in fields(config):
         value = getattr(config, each.name)
         if isinstance(value, Mapping):
-            tables[each.name] = {name: _plain(row) for name, row in value.items()}
-        else:
-            tables[each.name] = _plain(value)
-    tables["daemon"]["socket_mode"] = f"{config.daemon.socket_mode:04o}"
-    return tables
+            mapping[each.name] = {name: _plain(row) for name, row in value.items()}
+        elif not isinstance(value, tuple):
+            mapping[each.name] = _plain(value)
+        elif value:  # else it would have to be written above all tables
+            mapping[each.name] = [_plain(row) for row in value]
+    for pool in mapping["pools"].values():
+        for name in ("low_water",) if pool["target"] == "auto" else ("min", "max"):
+            del pool[name]
+    mapping["daemon"]["socket_mode"] = f"{config.daemon.socket_mode:04o}"
+    return mapping
 
 
 def _plain(row: Any) -> dict[str, Any]:
@@ -171,24 +230,12 @@ def _workers(mapping: Mapping[str, object], usable_cpus: int) -> WorkerSettings:
     return WorkerSettings(shards, makers, asked.scheduling)
 
 
-def _pools(tables: Mapping[str, object]) -> dict[str, PoolSettings]:
-    refuse_unknown(tables, SPECS, "pools.")
+def _pools(given: Mapping[str, object]) -> dict[str, PoolSettings]:
+    refuse_unknown(given, SPECS, "pools.")
     pools: dict[str, PoolSettings] = {}
     for name, spec in SPECS.items():
-        values = table(tables, name, "pools.")
-        base: dict[str, object] = {"target": spec.target, "low_water": spec.low_water}
-        if type(target := values.get("target")) is int:
-            base["low_water"] = max(target // 4, min(target, 1))
-        pool = section(PoolSettings, values, f"pools.{name}", base)
-        if pool.low_water > pool.target:
-            raise ConfigError(
-                f"pools.{name}.low_water = {pool.low_water}: must be at most target, which is {pool.target}"
-            )
-        if pool.max_age_s:
-            raise ConfigError(
-                f"pools.{name}.max_age_s = {pool.max_age_s:g}: must be 0, this version does not retire pairs "
-                "by age; restart the daemon to burn what it holds"
-            )
+        values = table(given, name, "pools.")
+        pool = _adaptive_pool(spec, values) if values.get("target") == "auto" else _pool(spec, values)
         if spec.unsupported and pool.target:
             raise ConfigError(
                 f"pools.{name}.target = {pool.target}: must be 0, {spec.unsupported}; remove the table"
@@ -196,6 +243,36 @@ def _pools(tables: Mapping[str, object]) -> dict[str, PoolSettings]:
         if not spec.unsupported:
             pools[name] = pool
     return pools
+
+
+def _pool(spec: Spec, values: Mapping[str, object]) -> PoolSettings:
+    base: dict[str, object] = {"target": spec.target, "low_water": spec.low_water}
+    if type(target := values.get("target")) is int:
+        base["low_water"] = default_low_water(target)
+    for key in ("min", "max"):
+        if key in values:
+            raise ConfigError(f'pools.{spec.name}.{key}: is for target = "auto" alone; remove it')
+    if values.get("low_water") == -1:
+        raise ConfigError(f"pools.{spec.name}.low_water = -1: must be a whole number from 0 to target")
+    pool = section(PoolSettings, values, f"pools.{spec.name}", base)
+    if pool.low_water > int(pool.target):
+        raise ConfigError(
+            f"pools.{spec.name}.low_water = {pool.low_water}: must be at most target, which is {pool.target}"
+        )
+    return pool
+
+
+def _adaptive_pool(spec: Spec, values: Mapping[str, object]) -> PoolSettings:
+    """By default from an eighth of what a pool of this spec usually has to sixteen times as much."""
+    if values.get("low_water", -1) != -1:
+        raise ConfigError(
+            f'pools.{spec.name}.low_water: must not be set with target = "auto", of which it is a quarter'
+        )
+    base = {"low_water": -1, "min": max(spec.target // 8, 1), "max": max(spec.target * 16, 1)}
+    pool = section(PoolSettings, values, f"pools.{spec.name}", base)
+    if not 1 <= pool.min <= pool.max:
+        raise ConfigError(f"pools.{spec.name}.min = {pool.min}: must be from 1 to max, which is {pool.max}")
+    return pool
 
 
 def _check_places(daemon: DaemonSettings) -> None:

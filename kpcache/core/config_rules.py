@@ -4,7 +4,10 @@ import ipaddress
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
+
+from kpcache.core import readiness
+from kpcache.core.specs import MAKEABLE
 
 T = TypeVar("T")
 Rule = Callable[[object], T]
@@ -12,6 +15,8 @@ Rule = Callable[[object], T]
 # sun_path has 108 bytes with its closing zero (unix(7)). admin.sock lies beside the socket.
 _MAX_SOCKET_PATH_BYTES = 107
 _ADMIN_SOCKET = "admin.sock"
+_OVERFLOW_UID = 65534
+_LEAST_AGE_S = 10
 # AliasNameType of the KMS service model: ^alias/[a-zA-Z0-9/_-]+$, at most 256; alias/aws/ is AWS's own.
 _ALIAS = re.compile(r"alias/(?!aws/)[a-zA-Z0-9/_-]{1,250}\Z")
 
@@ -48,6 +53,63 @@ def auto_or_integer(low: int, high: int) -> Rule[int]:
             raise Unfit(f'"auto" or {unfit}') from None
 
     return rule
+
+
+def auto_or_pairs(high: int) -> Rule[int | Literal["auto"]]:
+    """A number of pairs, or "auto"."""
+    number = integer(0, high)
+
+    def rule(value: object) -> int | Literal["auto"]:
+        if value == "auto":
+            return "auto"
+        try:
+            return number(value)
+        except Unfit as unfit:
+            raise Unfit(f'"auto" or {unfit}') from None
+
+    return rule
+
+
+def number(low: float, high: float) -> Rule[float]:
+    """A finite number, both ends included."""
+
+    def rule(value: object) -> float:
+        if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
+            raise Unfit(f"a number from {low:g} to {high:g}")
+        return float(value)  # type: ignore[arg-type]
+
+    return rule
+
+
+def age(value: object) -> float:
+    """How old a pair may become: one that is retired sooner than it is made would only heat the room."""
+    if value == 0 and type(value) in (int, float):
+        return 0.0
+    try:
+        return seconds(_LEAST_AGE_S, 315_360_000)(value)
+    except Unfit as unfit:
+        raise Unfit(f"{unfit}, or 0 for no limit") from None
+
+
+def ready_level(value: object) -> str:
+    if not isinstance(value, str) or not readiness.is_level(value):
+        raise Unfit('"low_water", "full", or a part of the target, as in "50%"')
+    return value
+
+
+def uid_or_all(value: object) -> int | Literal["*"]:
+    if value == "*":
+        return "*"
+    # 65534 stands for everybody whom this user namespace does not know: user_namespaces(7).
+    if type(value) is not int or not 0 <= value < 2**32 - 1 or value == _OVERFLOW_UID:
+        raise Unfit('a user\'s number (see id -u NAME; not 65534, which is nobody), or "*" for each user')
+    return value
+
+
+def spec_or_all(value: object) -> str:
+    if not isinstance(value, str) or (value != "*" and value not in MAKEABLE):
+        raise Unfit(f'"*" for each spec, or one of {", ".join(MAKEABLE)}')
+    return value
 
 
 def seconds(low: float, high: float) -> Rule[float]:

@@ -24,6 +24,9 @@ def section(
     given: dict[str, Any] = {}
     for key, value in {**(base or {}), **values}.items():
         given[key] = _fitted(hints[key].__metadata__[0], value, f"{path}.{key}")
+    for key in hints:
+        if key not in given and not hasattr(cls, key):  # a dataclass keeps its defaults on the class
+            raise ConfigError(f"{path}.{key}: must be given")
     return cls(**given)
 
 
@@ -32,6 +35,14 @@ def table(mapping: Mapping[str, object], name: str, above: str = "") -> Mapping[
     found = mapping.get(name, {})
     if not isinstance(found, Mapping):
         raise ConfigError(f"{above}{name} = {shown(found)}: must be a table, written [{above}{name}]")
+    return found
+
+
+def tables(mapping: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
+    """The array of tables ``name``, empty when it is not there."""
+    found = mapping.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
+        raise ConfigError(f"{name} = {shown(found)}: must be tables, each written [[{name}]]")
     return found
 
 

@@ -58,6 +58,7 @@ REASONS = frozenset(
         "not_issuing",  # the alarm was raised while a client's answer was being made
         "request_failed",  # the answer could not be built
         "shutdown",  # left over when the daemon stopped
+        "too_old",  # it was not asked for within its pool's max_age_s
         "unsound",  # the maker's checks refused it
         "worker_lost",  # it was with a worker process that died
     }

@@ -2,21 +2,33 @@
 
 The order of need:
 
-1. A pool that has missed pairs for ``PATIENCE_S`` with none in the making: so none starves, whatever
-   clients ask of the others. A pool emptied as fast as it is filled would stay the emptiest for ever.
-2. Waiting clients. Among their pools the cheapest pair goes first, since that shortens the sum of
-   the waits (shortest job first); a pool gets no more makers than it has pairs missing.
-3. The pool that is emptiest for its size: below the low watermark before above it, and by the
-   filled share within each. At equal need the costlier spec goes first (RSA before EC, RSA_4096
-   before RSA_2048): a pair of it saves its client the most time.
+1. A pool below its low watermark, or with clients waiting, for which nothing has been made for
+   ``PATIENCE_S``: so none starves, whatever clients ask of the others. A pool emptied as fast as it is filled
+   would stay the emptiest for ever.
+2. Waiting clients. The pool goes first whose client has cost the makers the least (``Shares``), so that
+   nobody's hundreds stand before another one's first; among equals the cheapest pair, since that shortens
+   the sum of the waits (shortest job first). A pool gets no more makers than it has pairs missing.
+3. Below the low watermark before above it, and within each the pool that will be empty soonest at the rate
+   at which it is asked for. That saves the most waiting time for a CPU second: a pair saves its client the
+   time that it takes to make, if it is needed, so cost and saving are in proportion, and what decides is
+   how likely it is to be needed soon. At equal need the costlier spec goes first (RSA before EC, RSA_4096
+   before RSA_2048): each pair of it saves its client the most.
+
+Up to here makers work as fast as they can. Above the low watermark refill is leisurely: it takes no more
+makers than ``core/manners`` leaves it.
+
+The order is stable: how long a pool will last counts in powers of two, so a pool keeps its turn until it
+has doubled that, and pools in the same need do not take turns with every pair.
 
 Two rules keep a long key from standing in the way, as no key can be cut short:
 
 - A maker that has proved nothing yet gets the cheapest missing pairs first: a replacement is known to
   work within milliseconds, and not after the second that an RSA_4096 takes.
-- While cheap pools are below target, one maker is kept from long keys if there are two or more.
+- While cheap pools are below target, one maker is kept from long keys if there are two or more. So a client
+  who finds a cheap pool dry waits behind cheap keys only, since a pool that is dry is below its target.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,14 +41,24 @@ LONG_KEY_S = 0.15
 MAX_DRAW_PAIRS = 256
 # Long enough that orders by need are the rule; a client of a neglected pool waits little longer than this.
 PATIENCE_S = 1.0
+# What a pool is expected to be asked for before anybody has: its target in this time. Without any demand
+# the emptiest for its size is then the neediest.
+PRIOR_S = 300.0
+# A ready set: the pairs asked for in this time, since a draw takes a millisecond and ten under load; within
+# these bounds, and at most a quarter of the target. The daemon is to hold few private keys itself.
+READY_S = 0.1
+MIN_READY = 16
+MAX_READY = 256
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
     """What the plan needs to know of one pool. Counts are pairs; ``cost_s`` is CPU seconds per pair.
 
-    ``available`` can still reach a client, ``on_order`` is being made, ``waiting`` are the clients that wait;
-    ``neglected_s``: for how long pairs have been missing and none been made.
+    ``available`` can still reach a client, ``on_order`` is being made, ``waiting`` are the clients that wait
+    and may be served; ``neglected_s``: for how long pairs have been missing and none been made; ``rate``:
+    requests a second of late; ``burden_s``: the CPU seconds that makers owe on behalf of that one of the
+    waiting users for whom they owe the least.
     """
 
     spec: str
@@ -47,11 +69,19 @@ class PoolView:
     waiting: int
     cost_s: float
     neglected_s: float = 0.0
+    rate: float = 0.0
+    burden_s: float = 0.0
 
     @property
     def missing(self) -> int:
         """Pairs to order: up to target, or for those who wait, whichever is more."""
         return max(self.target + self.waiting - self.available - self.on_order, 0)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether manners must wait."""
+        have = self.available + self.on_order - self.waiting
+        return have < (self.low_water if self.target else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +103,36 @@ class Order:
     count: int
 
 
-def plan(pools: Iterable[PoolView], idle: Sequence[MakerView], long_orders: int, makers: int) -> list[Order]:
-    """Orders for idle makers; makers for whom nothing is missing get none.
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """All makers that are alive: how many, how many work on a long key, and how many more may be given
+    something to do that is not urgent."""
 
-    ``long_orders``: makers busy with a long key; ``makers``: all that are alive, busy ones included.
-    """
+    makers: int
+    long_orders: int
+    leisure: int
+
+
+def plan(pools: Iterable[PoolView], idle: Sequence[MakerView], crew: Crew) -> list[Order]:
+    """Orders for idle makers; makers for whom nothing is missing get none."""
     wanted = {pool.spec: pool for pool in pools if pool.missing}
+    long_orders, leisure = crew.long_orders, crew.leisure
     orders: list[Order] = []
     for maker in sorted(idle, key=lambda view: (view.shard, view.maker)):
         cheap_missing = any(pool.cost_s <= LONG_KEY_S for pool in wanted.values())
-        may_be_long = not cheap_missing or makers < 2 or long_orders < makers - 1
-        candidates = [pool for pool in wanted.values() if may_be_long or pool.cost_s <= LONG_KEY_S]
+        may_be_long = not cheap_missing or crew.makers < 2 or long_orders < crew.makers - 1
+        candidates = [
+            pool
+            for pool in wanted.values()
+            if (may_be_long or pool.cost_s <= LONG_KEY_S) and (leisure > 0 or pool.is_urgent)
+        ]
         if not candidates:
             break
-        pool = min(candidates, key=_probe_rank if not maker.proved else _rank)
+        pool = min(candidates, key=_rank if maker.proved else _probe_rank)
         count = order_size(pool)
         orders.append(Order(maker.shard, maker.maker, pool.spec, count))
         long_orders += pool.cost_s > LONG_KEY_S
+        leisure -= not pool.is_urgent
         wanted.pop(pool.spec)
         rest = replace(pool, on_order=pool.on_order + count, neglected_s=0.0)
         if rest.missing:
@@ -97,9 +140,7 @@ def plan(pools: Iterable[PoolView], idle: Sequence[MakerView], long_orders: int,
     return orders
 
 
-def follow_ups(
-    pools: Iterable[PoolView], busy: Sequence[MakerView], long_orders: int, makers: int
-) -> list[Order]:
+def follow_ups(pools: Iterable[PoolView], busy: Sequence[MakerView], crew: Crew) -> list[Order]:
     """A second order for makers that work on a short one, so that they need not sleep in between.
 
     A maker that has just woken keeps its CPU until the next tick of the clock (4 ms), even from a daemon
@@ -111,7 +152,7 @@ def follow_ups(
     if any(pool.waiting for pool in views):
         return []
     short = {pool.spec for pool in views if pool.cost_s <= LONG_KEY_S}
-    return [order for order in plan(views, busy, long_orders, makers) if order.spec in short]
+    return [order for order in plan(views, busy, crew) if order.spec in short]
 
 
 def order_size(pool: PoolView) -> int:
@@ -120,21 +161,30 @@ def order_size(pool: PoolView) -> int:
     return max(1, min(int(affordable), pool.missing))
 
 
-def _rank(pool: PoolView) -> tuple[float, ...]:
-    """Smaller is sooner."""
-    if pool.neglected_s >= PATIENCE_S:
-        return (0, -pool.neglected_s)
-    coming = pool.available + pool.on_order
-    if pool.waiting > coming:
-        return (1, pool.cost_s)
-    have = coming - pool.waiting
-    if have < pool.low_water:
-        return (2, have / pool.low_water, -pool.cost_s)
-    return (3, have / max(pool.target, 1), -pool.cost_s)
+def _rank(pool: PoolView) -> tuple[float | str, ...]:
+    """Smaller is sooner. The name comes last, so that the order never depends on where a pool stands."""
+    if pool.neglected_s >= PATIENCE_S and pool.is_urgent:
+        return (0, -pool.neglected_s, pool.spec)
+    have = pool.available + pool.on_order - pool.waiting
+    if have < 0:
+        return (1, _notch(pool.burden_s), pool.cost_s, pool.spec)
+    lasts_s = have / (pool.rate + pool.target / PRIOR_S)
+    return (2 if pool.is_urgent else 3, _notch(lasts_s), -pool.cost_s, pool.spec)
 
 
-def _probe_rank(pool: PoolView) -> tuple[float, ...]:
-    return (pool.cost_s,)
+def _probe_rank(pool: PoolView) -> tuple[float | str, ...]:
+    return (pool.cost_s, pool.spec)
+
+
+def _notch(value: float) -> int:
+    """The power of two just above a positive value; no small one is told from nothing."""
+    return math.frexp(max(value, 1e-3))[1]
+
+
+def ready_target(target: int, rate: float) -> int:
+    """How many pairs of one spec the daemon holds itself, ready to be given out."""
+    wanted = min(max(math.ceil(rate * READY_S), MIN_READY), MAX_READY)
+    return min(wanted, -(-target // 4))
 
 
 def draws(missing: int, held: Mapping[int, int], under_way: Iterable[int]) -> list[tuple[int, int]]:

@@ -21,7 +21,8 @@ class Spec:
 
     ``keygen_cost_s`` is CPU seconds to make and check one pair, as measured on an EPYC core: a first
     guess for the refill plan until it has seen the machine at hand. ``target`` and ``low_water`` are
-    the default pool sizes in pairs. ``formats`` are what ``kpcache get --format`` can write.
+    the default pool sizes in pairs. ``pair_bytes`` is what a pair that a shard holds takes in memory: both
+    DER forms, and some 300 bytes of Python's own. ``formats`` are what ``kpcache get --format`` can write.
     ``unsupported`` is empty, or says why no pair of this spec can be made.
     """
 
@@ -31,6 +32,7 @@ class Spec:
     keygen_cost_s: float
     target: int
     low_water: int
+    pair_bytes: int
     formats: frozenset[str]
     unsupported: str = ""
 
@@ -43,18 +45,18 @@ _PLAIN = frozenset({"json", "pem", "der"})
 SPECS: dict[str, Spec] = {
     spec.name: spec
     for spec in (
-        Spec("RSA_2048", "rsa", 2048, 0.065, 256, 64, _ALL),
-        Spec("RSA_3072", "rsa", 3072, 0.27, 64, 16, _ALL),
-        Spec("RSA_4096", "rsa", 4096, 0.70, 32, 8, _ALL),
-        Spec("ECC_NIST_P256", "ec", "secp256r1", 0.0002, 256, 64, _ALL),
-        Spec("ECC_NIST_P384", "ec", "secp384r1", 0.0012, 128, 32, _ALL),
-        Spec("ECC_NIST_P521", "ec", "secp521r1", 0.0010, 128, 32, _ALL),
-        Spec("ECC_SECG_P256K1", "ec", "secp256k1", 0.0015, 128, 32, _NO_SSH),
-        Spec("SM2", "sm2", "sm2", 0.0, 0, 0, _PLAIN, "cryptography makes no SM2 keys"),
-        Spec("ECC_NIST_EDWARDS25519", "ed25519", "ed25519", 0.0003, 256, 64, _ALL),
-        Spec("ML_KEM_512", "ml_kem", 512, 0.0, 0, 0, _PLAIN, "cryptography makes no ML-KEM-512 keys"),
-        Spec("ML_KEM_768", "ml_kem", 768, 0.0003, 128, 32, _PLAIN),
-        Spec("ML_KEM_1024", "ml_kem", 1024, 0.0004, 128, 32, _PLAIN),
+        Spec("RSA_2048", "rsa", 2048, 0.065, 256, 64, 1811, _ALL),
+        Spec("RSA_3072", "rsa", 3072, 0.27, 64, 16, 2515, _ALL),
+        Spec("RSA_4096", "rsa", 4096, 0.70, 32, 8, 3224, _ALL),
+        Spec("ECC_NIST_P256", "ec", "secp256r1", 0.0002, 256, 64, 529, _ALL),
+        Spec("ECC_NIST_P384", "ec", "secp384r1", 0.0012, 128, 32, 605, _ALL),
+        Spec("ECC_NIST_P521", "ec", "secp521r1", 0.0010, 128, 32, 699, _ALL),
+        Spec("ECC_SECG_P256K1", "ec", "secp256k1", 0.0015, 128, 32, 523, _NO_SSH),
+        Spec("SM2", "sm2", "sm2", 0.0, 0, 0, 0, _PLAIN, "cryptography makes no SM2 keys"),
+        Spec("ECC_NIST_EDWARDS25519", "ed25519", "ed25519", 0.0003, 256, 64, 392, _ALL),
+        Spec("ML_KEM_512", "ml_kem", 512, 0.0, 0, 0, 0, _PLAIN, "cryptography makes no ML-KEM-512 keys"),
+        Spec("ML_KEM_768", "ml_kem", 768, 0.0003, 128, 32, 1592, _PLAIN),
+        Spec("ML_KEM_1024", "ml_kem", 1024, 0.0004, 128, 32, 1976, _PLAIN),
     )
 }
 

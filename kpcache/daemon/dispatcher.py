@@ -14,6 +14,7 @@ from typing import Any, Final
 from kpcache import __version__
 from kpcache.core import contract
 from kpcache.core.admin_operations import ADMIN_OPERATIONS
+from kpcache.core.fair_queue import Identity
 from kpcache.core.limits import PROTOCOL_VERSION, Limits
 from kpcache.core.pair import Pair
 from kpcache.core.specs import SPECS
@@ -91,17 +92,20 @@ class Dispatcher:
             raise draining()
         return method(request)
 
-    def take(self, order: PairOrder) -> Pair | None:
-        """A ready pair for the order, which must go to ``build``; None: ``join_queue``."""
-        return self._stock.take_nowait(order.spec)
+    def take(self, order: PairOrder, who: Identity) -> Pair | None:
+        """A ready pair for the order, which must go to ``build``; None: ``join_queue``.
 
-    def join_queue(self, order: PairOrder, uid: int) -> Waiter:
-        """This user's place in the queue for a pair. Raises ``ThrottlingException`` at once if hopeless."""
+        Raises ``ThrottlingException`` for a user who takes pairs too fast.
+        """
+        return self._stock.take_nowait(order.spec, who)
+
+    def join_queue(self, order: PairOrder, who: Identity) -> Waiter:
+        """This caller's place in the queue for a pair. Raises ``ThrottlingException`` at once if hopeless."""
 
         def recheck() -> None:
             require_usable(self._keyring.resolve(order.key.key_id))
 
-        return self._stock.join_queue(order.spec, order.wait_s, uid, recheck)
+        return self._stock.join_queue(order.spec, order.wait_s, who, recheck)
 
     async def wait(self, waiter: Waiter) -> Pair:
         """The pair at the queue's end; it must go to ``build``. Raises ``KpcacheError``."""

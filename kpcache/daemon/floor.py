@@ -1,7 +1,7 @@
 """The makers: which are up, what each is making, and what becomes of what it made.
 
-``refill.plan`` decides; this carries its orders to the shards and the results into the stock. All of it
-is synchronous except ``run``, which plans anew soon after pairs were taken.
+``refill.plan`` decides, from what ``planner`` sees; this carries its orders to the shards and the results
+into the stock. All of it is synchronous except ``run``, which plans anew soon after pairs were taken.
 """
 
 import math
@@ -13,17 +13,16 @@ from typing import Any
 import trio
 
 from kpcache.core import refill
+from kpcache.core.forecast import Forecast
 from kpcache.core.pool import State
-from kpcache.core.specs import SPECS
+from kpcache.daemon.brakes import Brakes
 from kpcache.daemon.notices import log
-from kpcache.daemon.pools import Pool
+from kpcache.daemon.planner import Planner
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.tags import TagBooks
 
 # Pairs taken within this time are ordered together: an order for one alone costs more than a quick pair.
 PLAN_INTERVAL_S = 0.02
-# How far one measured key generation moves the estimate of its spec's cost.
-COST_WEIGHT = 0.1
 
 
 class ShardFaultError(Exception):
@@ -32,11 +31,12 @@ class ShardFaultError(Exception):
 
 @dataclass(slots=True)
 class _Work:
-    """An order under its number; ``due``: pairs of it to come."""
+    """An order under its number; ``due``: pairs of it to come; ``since``: when the next one was begun."""
 
     order: refill.Order
     number: int
     due: int
+    since: float
 
 
 @dataclass(slots=True)
@@ -51,25 +51,31 @@ class Floor:
     """All makers. ``send(shard, message)`` writes to a shard; ``alarm(spec)`` is told of a duplicate."""
 
     def __init__(
-        self, stock: Stock, send: Callable[[int, list[Any]], None], alarm: Callable[[str], None]
+        self,
+        stock: Stock,
+        planner: Planner,
+        brakes: Brakes,
+        send: Callable[[int, list[Any]], None],
+        alarm: Callable[[str], None],
     ) -> None:
         self._stock = stock
+        self._planner = planner
+        self._brakes = brakes
         self._send = send
         self._alarm = alarm
         self.tags = TagBooks()
         self._makers: dict[tuple[int, int], _Maker] = {}
         self._last_number = 0
         self._stopped = False
+        self._plan_again = math.inf  # when manners may let makers do what they keep them from now
         self.wanted = trio.Event()  # set by whoever took pairs; ``run`` plans soon after
         self.busy = trio.Event()  # set when an order is placed
-        self._cost_s = {name: spec.keygen_cost_s for name, spec in SPECS.items()}
-        # When each pool last missed nothing or was being made for; see ``PoolView.neglected_s``.
-        self._attended = dict.fromkeys(stock.pools, trio.current_time())
 
     async def run(self) -> None:
         """Plan whenever pairs are missing, at most every ``PLAN_INTERVAL_S``. Runs until cancelled."""
         while True:
-            await self.wanted.wait()
+            with trio.move_on_at(self._plan_again):
+                await self.wanted.wait()
             self.wanted = trio.Event()
             self.plan()
             await trio.sleep(PLAN_INTERVAL_S)
@@ -81,7 +87,7 @@ class Floor:
     def in_work(self) -> dict[tuple[int, int], tuple[tuple[int, int], float]]:
         """By maker with an order: its progress (``restart.WorkSample``) and the CPU seconds of one key."""
         return {
-            key: ((state.work[0].number, state.work[0].due), self._cost_s[state.work[0].order.spec])
+            key: ((state.work[0].number, state.work[0].due), self._planner.cost_s[state.work[0].order.spec])
             for key, state in self._makers.items()
             if state.work
         }
@@ -90,18 +96,32 @@ class Floor:
 
     def plan(self) -> None:
         """Give every idle maker its next order, if any pair is missing, and busy ones a second."""
+        self._plan_again = math.inf
         if self._stopped:
             return
-        for orders, decide in ((0, refill.plan), (1, refill.follow_ups)):
-            if makers := self._views_of_makers(orders):
-                long_orders = sum(
-                    self._is_long(state.work[0].order.spec) for state in self._makers.values() if state.work
-                )
-                for order in decide(self._views_of_pools(), makers, long_orders, len(self._makers)):
-                    self._place(order)
+        self._planner.size(len(self._makers))
+        idle = self._views_of_makers(orders=0)
+        if not idle and not self._views_of_makers(orders=1):
+            return
+        views = self._planner.views(self._on_order())
+        if not views:
+            return
+        leisure = self._brakes.leisure(len(self._makers) - len(idle))
+        for order in refill.plan(views, idle, self._crew(leisure)):
+            self._place(order)
+        if len(self._views_of_makers(orders=0)) and leisure < len(idle):
+            self._plan_again = self._brakes.next_look()
+        if busy := self._views_of_makers(orders=1):
+            # Who may work on goes on working: that makes no more makers busy.
+            leisure = self._brakes.leisure(0)
+            for order in refill.follow_ups(self._planner.views(self._on_order()), busy, self._crew(leisure)):
+                self._place(order)
 
-    def _is_long(self, spec: str) -> bool:
-        return self._cost_s[spec] > refill.LONG_KEY_S
+    def _crew(self, leisure: int) -> refill.Crew:
+        long_orders = sum(
+            self._planner.is_long(state.work[0].order.spec) for state in self._makers.values() if state.work
+        )
+        return refill.Crew(len(self._makers), long_orders, leisure)
 
     def _views_of_makers(self, orders: int) -> list[refill.MakerView]:
         """Makers with so many orders; of those with one, only the proved that work on no long key."""
@@ -109,42 +129,32 @@ class Floor:
             refill.MakerView(shard, maker, state.proved)
             for (shard, maker), state in self._makers.items()
             if len(state.work) == orders
-            and (not orders or (state.proved and not self._is_long(state.work[0].order.spec)))
+            and (not orders or (state.proved and not self._planner.is_long(state.work[0].order.spec)))
         ]
 
-    def _views_of_pools(self) -> list[refill.PoolView]:
+    def _on_order(self) -> dict[str, int]:
         on_order: dict[str, int] = {}
         for state in self._makers.values():
             for work in state.work:
                 on_order[work.order.spec] = on_order.get(work.order.spec, 0) + work.due
-        return [
-            view
-            for spec, pool in self._stock.pools.items()
-            if (view := self._view(pool, on_order.get(spec, 0))) is not None
-        ]
+        return on_order
 
-    def _view(self, pool: Pool, on_order: int) -> refill.PoolView | None:
-        """What the plan needs to know of a pool; None while nothing is missing in it."""
-        spec, waiting, available, now = pool.spec, len(pool.waiters), pool.book.available, trio.current_time()
-        is_missing = pool.target + waiting > available + on_order
-        if on_order or not is_missing:
-            self._attended[spec] = now
-        if not is_missing:
-            return None
-        return refill.PoolView(
-            spec=spec,
-            available=available,
-            on_order=on_order,
-            target=pool.target,
-            low_water=pool.low_water,
-            waiting=waiting,
-            cost_s=self._cost_s[spec],
-            neglected_s=now - self._attended[spec],
-        )
+    def forecast(self, spec: str, ahead: int) -> Forecast | None:
+        """When a client will have its pair, if ``ahead`` others of its spec must be made before; None while
+        no maker is up."""
+        now = trio.current_time()
+        makers = []
+        for state in self._makers.values():
+            orders: dict[str, int] = {}
+            for work in state.work:
+                orders[work.order.spec] = orders.get(work.order.spec, 0) + work.due
+            makers.append((now - state.work[0].since if state.work else 0.0, orders))
+        return self._planner.forecast(spec, ahead, makers)
 
     def _place(self, order: refill.Order) -> None:
         self._last_number += 1
-        self._makers[order.shard, order.maker].work.append(_Work(order, self._last_number, order.count))
+        work = _Work(order, self._last_number, order.count, trio.current_time())
+        self._makers[order.shard, order.maker].work.append(work)
         self.busy.set()
         self._send(order.shard, ["make", order.maker, self._last_number, order.spec, order.count])
 
@@ -179,7 +189,10 @@ class Floor:
             (held if self.tags.record(spec, tags) else refused).append(serial)
         # Nothing of a malformed message gets as far as the books.
         state.proved = True
-        self._learn_cost(spec, keygen_s / len(pairs))
+        work, now = state.work[0], trio.current_time()
+        self._planner.learn(spec, keygen_s / len(pairs), (now - work.since) / len(pairs))
+        work.since = now
+        self._brakes.spent(keygen_s)
         book = self._stock.pools[spec].book
         book.make(len(pairs))
         book.move(State.MADE, State.CHECKED, len(pairs))
@@ -204,7 +217,9 @@ class Floor:
         if state is None or not state.work or state.work[0].number != number or state.work[0].due:
             raise ShardFaultError("an order was reported done that was not")
         finished = state.work.popleft()
-        self._attended[finished.order.spec] = trio.current_time()
+        self._planner.attended(finished.order.spec)
+        if state.work:
+            state.work[0].since = trio.current_time()
         self.plan()
 
     def _working(self, shard: int, maker: int, number: int, spec: str, count: int) -> _Maker:
@@ -221,6 +236,3 @@ class Floor:
             raise ShardFaultError("pairs were reported that nobody ordered")
         work.due -= count
         return state
-
-    def _learn_cost(self, spec: str, cost_s: float) -> None:
-        self._cost_s[spec] += COST_WEIGHT * (cost_s - self._cost_s[spec])

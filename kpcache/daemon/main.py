@@ -19,13 +19,13 @@ from kpcache.core.limits import Limits
 from kpcache.daemon.administrator import Administrator
 from kpcache.daemon.aws_unlock import unlock_of
 from kpcache.daemon.dispatcher import Dispatcher, Gate, not_issuing
-from kpcache.daemon.floor import Floor
 from kpcache.daemon.notices import ReporterHandler, UnhurriedReporter, log, log_defect
+from kpcache.daemon.pooling import pooling
 from kpcache.daemon.reporter import Reporter
+from kpcache.daemon.retirement import retire_old
 from kpcache.daemon.server import Server
 from kpcache.daemon.state import close_listener, listen, locked_folder
 from kpcache.daemon.status import StatusMaker, keyring_status
-from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import Supervisor
 from kpcache.errors import ConfigError
 from kpcache.keyring import Keyring
@@ -105,14 +105,14 @@ class Daemon:
         self._supervisor = Supervisor(
             _placement(config.workers.shards, config.workers.makers), config.workers.scheduling, generation=0
         )
-        pools = {spec: (pool.target, pool.low_water) for spec, pool in config.pools.items()}
-        self._stock = Stock(pools, self._supervisor.send_draw, lambda: self._floor.wanted.set())
-        self._floor = Floor(self._stock, self._supervisor.send, self._raise_alarm)
+        cpus = len(os.sched_getaffinity(0))
+        self._stock, self._floor, self._learned = pooling(config, self._supervisor, self._raise_alarm, cpus)
         alias = config.keyring.default_alias
         keyring = Keyring(vault.content, time.monotonic, os.urandom)
         self._status = StatusMaker(
             self._stock, self._supervisor, self._gate, self._floor.tags,
             lambda: keyring_status(keyring, alias, vault.is_sealed, self._administrator.fault),
+            config.daemon.ready_level,
         )  # fmt: skip
         self._dispatcher = Dispatcher(self._stock, keyring, self._limits, self._gate, self._status.status)
         self._administrator = Administrator(self._dispatcher, self._gate, vault, keyring, alias, self._limits)
@@ -125,6 +125,9 @@ class Daemon:
             async with trio.open_nursery() as workers:
                 workers.start_soon(self._supervisor.run, self._stock, self._floor)
                 workers.start_soon(self._floor.run)
+                workers.start_soon(retire_old, self._stock)
+                if self._learned is not None:
+                    workers.start_soon(self._learned.run)
                 workers.start_soon(self._administrator.run)
                 workers.start_soon(self._heed, signals)
                 await _first_of(self._supervisor.wait_settled, self._told_to_stop.wait, READY_TIMEOUT_S)

@@ -1,75 +1,104 @@
 """One spec's pool as the daemon sees it: its ready set, what shards hold of it, and who waits for a pair."""
 
-from collections import Counter, OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
 
+from kpcache.core.ages import AgeLine
+from kpcache.core.desk import Desk
+from kpcache.core.fair_queue import Identity
 from kpcache.core.pair import Pair
 from kpcache.core.pool import PoolBook
+from kpcache.core.readiness import Fill
+from kpcache.core.refill import ready_target
+from kpcache.core.targets import default_low_water
 from kpcache.errors import KpcacheError
 
-# The daemon holds few private keys itself, yet enough to answer while a draw (about a millisecond, ten
-# under load) is under way.
-MAX_READY = 64
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """A pool's settings. ``low_water`` None: a quarter of the target, whatever that is; ``max_age_s`` 0: no
+    limit."""
+
+    target: int
+    low_water: int | None = None
+    max_age_s: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
 class Waiter:
     """A request in the queue until ``deadline`` (trio's clock); ``pair`` or ``refusal`` ends its wait.
 
-    ``recheck`` raises ``KpcacheError`` if the request would no longer succeed.
+    ``recheck`` raises ``KpcacheError`` if the request would no longer succeed; ``late`` is the refusal when
+    its time is over.
     """
 
     spec: str
-    uid: int
+    who: Identity
     deadline: float
     recheck: Callable[[], None]
+    late: Callable[[], KpcacheError]
     woken: trio.Event = field(default_factory=trio.Event)
     pair: Pair | None = None
     refusal: KpcacheError | None = None
 
 
-@dataclass(slots=True)
 class Pool:
     """One spec's pool. ``held`` and ``drawing`` count pairs by shard; drawn ones are still in ``held``
-    until they arrive."""
+    until they arrive. ``held_ages`` and ``ready_ages`` know when they were made."""
 
-    spec: str
-    target: int
-    low_water: int
-    book: PoolBook = field(default_factory=PoolBook)
-    ready: deque[Pair] = field(default_factory=deque)
-    held: dict[int, int] = field(default_factory=dict)
-    drawing: dict[int, int] = field(default_factory=dict)
-    # The queue. Not a plain dict: that steps over the holes left in front, so each next pop would cost more.
-    waiters: OrderedDict[Waiter, None] = field(default_factory=OrderedDict)
-    waiting: Counter[int] = field(default_factory=Counter)  # places in the queue, by user
+    __slots__ = (
+        "_low_water",
+        "book",
+        "desk",
+        "drawing",
+        "held",
+        "held_ages",
+        "max_age_s",
+        "ready",
+        "ready_ages",
+        "ready_target",
+        "spec",
+    )  # fmt: skip
+
+    def __init__(self, spec: str, plan: PoolPlan, kept_percent: float, now: float) -> None:
+        """``kept_percent``: see ``core/shares``."""
+        self.spec = spec
+        self.max_age_s = plan.max_age_s
+        self.book = PoolBook()
+        self.desk: Desk[Waiter] = Desk(plan.target, kept_percent, now)
+        self.ready: deque[Pair] = deque()
+        self.held: dict[int, int] = {}
+        self.drawing: dict[int, int] = {}
+        self.held_ages: dict[int, AgeLine] = {}
+        self.ready_ages = AgeLine()
+        self.ready_target = ready_target(plan.target, 0.0)
+        self._low_water = plan.low_water
 
     @property
-    def ready_target(self) -> int:
-        return min(MAX_READY, -(-self.target // 4))
+    def target(self) -> int:
+        return self.desk.target
 
     @property
-    def is_dry(self) -> bool:
+    def low_water(self) -> int:
+        """Below this it is refilled at full speed."""
+        return default_low_water(self.target) if self._low_water is None else self._low_water
+
+    @property
+    def fill(self) -> Fill:
+        return Fill(self.book.available, self.low_water, self.target)
+
+    def is_dry(self, now: float) -> bool:
         """No pair at hand for one more request: what is ready or held is promised to those who wait."""
-        return len(self.ready) + sum(self.held.values()) <= len(self.waiters)
+        return len(self.ready) + sum(self.held.values()) <= self.desk.servable(now)
 
-    def enqueue(self, waiter: Waiter) -> None:
-        self.waiters[waiter] = None
-        self.waiting[waiter.uid] += 1
+    def ages_of(self, shard: int) -> AgeLine:
+        """The ages of what this shard holds."""
+        return self.held_ages.setdefault(shard, AgeLine())
 
-    def next_waiter(self) -> Waiter:
-        """Take who has waited longest out of the queue."""
-        waiter = next(iter(self.waiters))
-        self.leave(waiter)
-        return waiter
-
-    def leave(self, waiter: Waiter) -> None:
-        """Take ``waiter`` out of the queue, if it is still there."""
-        if waiter in self.waiters:
-            del self.waiters[waiter]
-            self.waiting[waiter.uid] -= 1
-            if self.waiting[waiter.uid] == 0:
-                del self.waiting[waiter.uid]
+    def oldest(self) -> float:
+        """When the oldest pair that can still be given out was made, on trio's clock; infinity for none."""
+        self.ready_ages.keep(len(self.ready))
+        return min(self.ready_ages.oldest, *(line.oldest for line in self.held_ages.values()), float("inf"))

@@ -4,7 +4,6 @@ import errno
 import functools
 import math
 import socket
-import struct
 
 import trio
 
@@ -12,6 +11,7 @@ from kpcache.core.limits import Limits
 from kpcache.daemon.administrator import Administrator, Caller
 from kpcache.daemon.dispatcher import Dispatcher
 from kpcache.daemon.notices import log
+from kpcache.daemon.peer import peer_of
 from kpcache.daemon.session import Session
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.user import User
@@ -27,7 +27,6 @@ _MAX_ADMINISTRATORS = 32
 _ACCEPT_PAUSE_S = 0.1
 # While that lasts, which can be long, the log gets a line this often.
 _SHORTAGE_LOG_INTERVAL_S = 60.0
-_PEERCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 
 
 class Server:
@@ -99,23 +98,22 @@ class Server:
         """Keep the connection if there is room or can be made. Returns how much of a turn that took."""
         try:
             sock.setblocking(False)
-            pid, uid, _ = _PEERCRED.unpack(
-                sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-            )
+            pid, who = peer_of(sock)
         except OSError:
             sock.close()
             return 1
+        uid = who.uid
         user = self._administrators if administrator else self._users.get(uid) or User(uid)
         is_at_a_cap = self._is_at_a_cap(user)
         if is_at_a_cap and not self._has_made_room_for(user):
             sock.close()
             return _COST_AT_A_CAP
         if administrator is None:
-            session = Session(sock, user, self._dispatcher, self._stock, self._limits)
+            session = Session(sock, user, who, self._dispatcher, self._stock, self._limits)
             self._users[uid] = user
         else:
             begin = functools.partial(administrator.begin, Caller(uid, pid))
-            session = Session(sock, user, self._dispatcher, self._stock, administrator.limits, begin)
+            session = Session(sock, user, who, self._dispatcher, self._stock, administrator.limits, begin)
         self._sessions[session] = None
         user.add(session)
         nursery.start_soon(self._run, session)

@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from kpcache.core.connection import NEED_DATA, NOTIFICATION, PAUSED, Broken, Connection
+from kpcache.core.fair_queue import Identity
 from kpcache.core.limits import Limits
 from kpcache.core.pair import Pair
 from kpcache.core.wire import Request
@@ -49,13 +50,16 @@ class Session:
         self,
         sock: socket.socket,
         user: User,
+        who: Identity,
         dispatcher: Dispatcher,
         stock: Stock,
         limits: Limits,
         begin: Begin | None = None,
     ) -> None:
-        """``begin``: for an administrator's connection, which may ask for more than the dispatcher knows."""
+        """``who`` its requests are counted for. ``begin``: for an administrator's connection, which may ask
+        for more than the dispatcher knows."""
         self.user = user
+        self._who = who
         self.scope = trio.CancelScope()  # cancel it to cut the connection
         self._sock = sock
         self._dispatcher = dispatcher
@@ -154,10 +158,10 @@ class Session:
                     self._nursery.start_soon(self._answer_change, request, work)
                     return b"", ""
                 return self._connection.answer(request.msgid, work), ""
-            pair = self._dispatcher.take(work)
+            pair = self._dispatcher.take(work, self._who)
             if pair is None:
                 # The place in the queue is taken here: tasks may start in any order.
-                waiter = self._dispatcher.join_queue(work, self.user.uid)
+                waiter = self._dispatcher.join_queue(work, self._who)
                 self._nursery.start_soon(self._wait_and_answer, request, work, waiter)
                 return b"", ""
             return self._fulfil(request, work, pair), work.spec

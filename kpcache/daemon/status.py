@@ -6,6 +6,7 @@ from typing import Any
 import trio
 
 from kpcache import __version__
+from kpcache.core.readiness import FULL, is_reached
 from kpcache.daemon.dispatcher import Gate
 from kpcache.daemon.pools import Pool
 from kpcache.daemon.stock import Stock
@@ -28,7 +29,7 @@ def pool_status(pool: Pool) -> dict[str, int]:
         "restored": book.restored,
         "discarded": book.discarded.total(),
         "in_hand": book.in_hand,
-        "waiting": len(pool.waiters),
+        "waiting": len(pool.desk.queue),
     }
 
 
@@ -56,8 +57,10 @@ class StatusMaker:
         gate: Gate,
         tags: TagBooks,
         keyring: Callable[[], dict[str, Any]],
+        ready_level: str,
     ) -> None:
-        """``keyring`` makes what is shown of the keyring."""
+        """``keyring`` makes what is shown of the keyring; ``ready_level`` is one of ``core/readiness``."""
+        self._ready_level = ready_level
         self._stock = stock
         self._supervisor = supervisor
         self._gate = gate
@@ -73,19 +76,20 @@ class StatusMaker:
 
     @property
     def is_ready(self) -> bool:
-        """Every pool has at least its low watermark."""
-        return all(pool.book.available >= pool.low_water for pool in self._stock.pools.values())
+        """Every pool is at the configured level."""
+        return is_reached(self._ready_level, (pool.fill for pool in self._stock.pools.values()))
 
     @property
     def is_full(self) -> bool:
         """Every pool is at its target."""
-        return all(pool.book.available >= pool.target for pool in self._stock.pools.values())
+        return is_reached(FULL, (pool.fill for pool in self._stock.pools.values()))
 
     def status(self) -> dict[str, Any]:
         pools = self._stock.pools
         return {
             "version": __version__,
             "ready": self.is_ready,
+            "ready_level": self._ready_level,
             "full": self.is_full,
             "issuing": self._gate.issuing,
             "clone_guard": "none",

@@ -1,7 +1,8 @@
 """The pools as the daemon sees them: ready sets, what each shard holds, and the clients that wait.
 
 Everything here is synchronous but ``wait``: between taking a pair out of a ready set and owning it there
-is no checkpoint at which a cancellation could come between. Pairs leave a ready set in ``_take`` only.
+is no checkpoint at which a cancellation could come between. Pairs leave a ready set in ``_take`` only,
+and by their age in ``retire``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -9,74 +10,114 @@ from collections.abc import Callable, Iterable, Mapping
 import trio
 
 from kpcache.core import refill
+from kpcache.core.buckets import Buckets
+from kpcache.core.fair_queue import Identity
+from kpcache.core.forecast import Forecast
 from kpcache.core.pair import Pair
 from kpcache.core.pool import State
-from kpcache.daemon.pools import Pool, Waiter
-from kpcache.errors import KpcacheError, ThrottlingException
+from kpcache.daemon import refusals
+from kpcache.daemon.pools import Pool, PoolPlan, Waiter
+from kpcache.errors import KpcacheError
 
-# What one pool lets wait at once, one user half of it; a caller beyond is told at once. Bounds memory.
-MAX_WAITING = 4096
 # Pairs that a shard holds are not a dry pool: a caller who will not wait for one to be made still waits
 # this long for a draw.
 DRAW_GRACE_S = 1.0
 
+# When a request of a pool will have its pair, if so many of that spec must be made before its own.
+Forecaster = Callable[[str, int], Forecast | None]
+
 
 class Stock:
-    """All pools. ``send_draw(shard, spec, count)`` asks a shard; ``needs_plan()`` tells of missing pairs."""
+    """All pools. ``send_draw(shard, spec, count)`` asks a shard, ``send_burn`` has it forget the oldest;
+    ``needs_plan()`` tells of missing pairs."""
 
     def __init__(
         self,
-        pools: Mapping[str, tuple[int, int]],
+        pools: Mapping[str, PoolPlan],
         send_draw: Callable[[int, str, int], None],
+        send_burn: Callable[[int, str, int], None],
         needs_plan: Callable[[], None],
+        forecast: Forecaster,
+        *,
+        kept_percent: float = 0.0,
+        buckets: Buckets | None = None,
+        clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        self.pools = {spec: Pool(spec, target, low) for spec, (target, low) in pools.items()}
+        now = clock()
+        self.pools = {spec: Pool(spec, plan, kept_percent, now) for spec, plan in pools.items()}
+        self._clock = clock
         self._send_draw = send_draw
+        self._send_burn = send_burn
         self._needs_plan = needs_plan
+        self._forecast = forecast
+        self._buckets = buckets
 
     # --- giving pairs out
 
-    def take_nowait(self, spec: str) -> Pair | None:
-        """A pair that now belongs to the caller, who must ``issue`` or ``burn`` it; None if none is ready."""
-        pool = self.pools[spec]
-        if not pool.ready:
+    def take_nowait(self, spec: str, who: Identity) -> Pair | None:
+        """A pair that now belongs to the caller, who must ``issue`` or ``burn`` it; None: ``join_queue``.
+
+        Raises ``ThrottlingException`` (``rate_limited``) for a user who takes pairs too fast.
+        """
+        pool, now = self.pools[spec], self._clock()
+        desk = pool.desk
+        desk.asked(who.uid, now)
+        if self._buckets is not None and (wait_s := self._buckets.take(who.uid, spec, now)):
+            raise refusals.too_fast(spec, wait_s)
+        if not pool.ready or not desk.may_take(who.uid, now):
             return None
-        pair = self._take(pool)
+        pair = self._take(pool, who)
         if len(pool.ready) * 2 <= pool.ready_target:
-            self._draw_ahead(pool)
+            self._draw_ahead(pool, now)
         self._needs_plan()
         return pair
 
-    def join_queue(self, spec: str, wait_s: float, uid: int, recheck: Callable[[], None]) -> Waiter:
-        """A place in the queue for a pair, in the order of these calls; it must be passed to ``wait``.
+    def join_queue(self, spec: str, wait_s: float, who: Identity, recheck: Callable[[], None]) -> Waiter:
+        """A place in the queue for a pair, after ``take_nowait`` had none; it must be passed to ``wait``.
 
         ``wait_s`` is how long to wait for a pair to be made; one that a shard holds is waited for anyway.
         ``recheck`` is called when a pair is there, and what it raises refuses the request: no pair is
         burnt for a key that was disabled meanwhile.
-        Raises ``ThrottlingException`` (``pool_dry``, ``overloaded``).
+        Raises ``ThrottlingException`` (``pool_dry``, ``rate_limited``, ``overloaded``), at once if there is
+        no pair to be expected within ``wait_s``.
         """
-        pool = self.pools[spec]
-        dry = pool.is_dry
+        try:
+            return self._join_queue(self.pools[spec], wait_s, who, recheck)
+        except KpcacheError:
+            self._give_back(spec, who)
+            raise
+
+    def _join_queue(self, pool: Pool, wait_s: float, who: Identity, recheck: Callable[[], None]) -> Waiter:
+        spec, now = pool.spec, self._clock()
+        dry, may = pool.is_dry(now), pool.desk.may_take(who.uid, now)
         pool.book.dry += dry
-        if dry and wait_s <= 0:
-            raise _dry_error(spec)
-        if len(pool.waiters) >= MAX_WAITING:
-            raise _overloaded(f"{len(pool.waiters)} requests already wait for {spec}")
-        if pool.waiting[uid] >= MAX_WAITING // 2:
-            raise _overloaded(f"{pool.waiting[uid]} requests of this user already wait for {spec}")
-        deadline = trio.current_time() + (wait_s if dry else max(wait_s, DRAW_GRACE_S))
-        waiter = Waiter(spec, uid, deadline, recheck)
-        pool.enqueue(waiter)
-        self._serve_waiters(pool)
-        self._draw_ahead(pool)
+        late = refusals.dry if may else refusals.kept_back
+        if full := pool.desk.may_queue(who.uid):
+            raise refusals.overloaded(f"{full} for {spec}", self._served_s(pool, who))
+        if dry or not may:
+            forecast = self._forecast(spec, pool.desk.ahead_of(who, 0 if dry else pool.book.available))
+            if wait_s <= 0 or (forecast is not None and forecast.at_best_s > wait_s):
+                raise late(spec, forecast.served_s if forecast else None)
+            deadline = now + wait_s
+        else:
+            deadline = now + max(wait_s, DRAW_GRACE_S)
+        waiter = Waiter(spec, who, deadline, recheck, lambda: late(spec, self._served_s(pool, who)))
+        pool.desk.queue.put(who, waiter)
+        self._serve_waiters(pool, now)
+        self._draw_ahead(pool, now)
         return waiter
+
+    def _served_s(self, pool: Pool, who: Identity) -> float | None:
+        """When a request that this client made now would have its pair; None if that is not known."""
+        forecast = self._forecast(pool.spec, pool.desk.ahead_of(who, 0))
+        return forecast.served_s if forecast else None
 
     async def wait(self, waiter: Waiter) -> Pair:
         """The pair that a place in the queue leads to, like ``take_nowait``.
 
-        Raises ``ThrottlingException`` (``pool_dry``) when its time is over, or what ``dismiss_queues`` says.
+        Raises ``ThrottlingException`` when its time is over, or what ``dismiss_queues`` says.
         """
-        pool = self.pools[waiter.spec]
+        queue = self.pools[waiter.spec].desk.queue
         try:
             with trio.move_on_at(waiter.deadline):
                 await waiter.woken.wait()
@@ -85,11 +126,13 @@ class Stock:
             if waiter.pair is not None:
                 self.burn(waiter.spec, "client_gone")
             else:
-                pool.leave(waiter)
+                queue.remove(waiter.who, waiter)
+                self._give_back(waiter.spec, waiter.who)
             raise
         if waiter.pair is None:
-            pool.leave(waiter)
-            raise waiter.refusal or _dry_error(waiter.spec)
+            queue.remove(waiter.who, waiter)
+            self._give_back(waiter.spec, waiter.who)
+            raise waiter.refusal or waiter.late()
         return waiter.pair
 
     def dismiss_queues(self, refusal: Callable[[], KpcacheError]) -> None:
@@ -98,16 +141,20 @@ class Stock:
         Each gets a refusal of its own: an exception that many tasks raise collects a traceback from each.
         """
         for pool in self.pools.values():
-            while pool.waiters:
-                waiter = pool.next_waiter()
+            while waiter := pool.desk.queue.pop(lambda _: True):
                 waiter.refusal = refusal()
                 waiter.woken.set()
 
-    def _take(self, pool: Pool) -> Pair:
+    def _take(self, pool: Pool, who: Identity) -> Pair:
         """Take before build: from here on the pair is in no place that another request could reach."""
         pair = pool.ready.popleft()
         pool.book.move(State.READY, State.TAKEN)
+        pool.desk.took(who.uid)
         return pair
+
+    def _give_back(self, spec: str, who: Identity) -> None:
+        if self._buckets is not None:
+            self._buckets.give_back(who.uid, spec)
 
     def issue(self, spec: str) -> None:
         """A taken pair's answer has been handed to the kernel, whole."""
@@ -120,30 +167,37 @@ class Stock:
     # --- taking pairs in
 
     def hold(self, shard: int, spec: str, count: int) -> None:
-        """A shard may hold ``count`` more pairs (already recorded)."""
-        pool = self.pools[spec]
+        """A shard may hold ``count`` more pairs (already recorded), just made."""
+        pool, now = self.pools[spec], self._clock()
         pool.book.move(State.RECORDED, State.HELD, count)
         pool.held[shard] = pool.held.get(shard, 0) + count
-        self._draw_ahead(pool)
+        pool.ages_of(shard).add(now, count)
+        pool.desk.made(count, max(pool.target - pool.book.available, 0))
+        self._serve_waiters(pool, now)
+        self._draw_ahead(pool, now)
 
     def receive(self, shard: int, spec: str, pairs: Iterable[Pair]) -> int:
         """A draw has arrived whole: make its pairs ready, or give them to those who wait.
 
         Returns how many were damaged on the way and burnt.
         """
-        pool = self.pools[spec]
+        pool, now = self.pools[spec], self._clock()
         asked, damaged = pool.drawing.pop(shard, 0), 0
+        ages = pool.ages_of(shard).take(asked)
         pool.held[shard] -= asked
         pool.book.move(State.HELD, State.DRAWN, asked)
-        for pair in pairs:
+        pool.ready_ages.keep(len(pool.ready))
+        for pair, made in zip(pairs, ages, strict=True):
             if pair.spec == spec and pair.is_intact():
                 pool.book.move(State.DRAWN, State.READY)
                 pool.ready.append(pair)
+                pool.ready_ages.add(made, 1)
             else:
                 pool.book.discard(State.DRAWN, "damaged")
                 damaged += 1
-        self._serve_waiters(pool)
-        self._draw_ahead(pool)
+        self.retire(pool, now)
+        self._serve_waiters(pool, now)
+        self._draw_ahead(pool, now)
         self._needs_plan()
         return damaged
 
@@ -151,10 +205,11 @@ class Stock:
         """A shard is gone, and with it what it held and what it was about to hand over."""
         for pool in self.pools.values():
             pool.drawing.pop(shard, None)
+            pool.held_ages.pop(shard, None)
             lost = pool.held.pop(shard, 0)
             if lost:
                 pool.book.discard(State.HELD, "worker_lost", lost)
-            self._draw_ahead(pool)
+            self._draw_ahead(pool, self._clock())
         self._needs_plan()
 
     def burn_ready(self, reason: str) -> None:
@@ -164,36 +219,44 @@ class Stock:
                 pool.book.discard(State.READY, reason, len(pool.ready))
                 pool.ready.clear()
 
-    def _serve_waiters(self, pool: Pool) -> None:
-        while pool.ready and pool.waiters:
-            waiter = pool.next_waiter()
+    def retire(self, pool: Pool, now: float) -> None:
+        """Burn what is older than the pool's ``max_age_s``: what is ready here, what shards hold there."""
+        if not pool.max_age_s:
+            return
+        before = now - pool.max_age_s
+        pool.ready_ages.keep(len(pool.ready))
+        if old := pool.ready_ages.made_by(before):
+            for _ in range(old):
+                pool.ready.popleft()
+            pool.book.discard(State.READY, "too_old", old)
+        for shard, line in pool.held_ages.items():
+            # What a draw under way has is gone from there, and judged when it comes in.
+            under_way = pool.drawing.get(shard, 0)
+            if (old := line.made_by(before) - under_way) > 0:
+                line.remove_behind(under_way, old)
+                pool.held[shard] -= old
+                pool.book.discard(State.HELD, "too_old", old)
+                self._send_burn(shard, pool.spec, old)
+        self._needs_plan()
+
+    def _serve_waiters(self, pool: Pool, now: float) -> None:
+        while pool.ready and (waiter := pool.desk.next_in_turn(now)):
             try:
                 waiter.recheck()
             except KpcacheError as refusal:
                 waiter.refusal = refusal
             else:
-                waiter.pair = self._take(pool)
+                waiter.pair = self._take(pool, waiter.who)
             waiter.woken.set()
 
-    def _draw_ahead(self, pool: Pool) -> None:
+    def _draw_ahead(self, pool: Pool, now: float) -> None:
         """Ask shards for what the ready set lacks, before it is needed."""
+        waiting = pool.desk.servable(now)
         coming = len(pool.ready) + sum(pool.drawing.values())
-        missing = pool.ready_target + len(pool.waiters) - coming
-        if missing > 0 and (pool.waiters or coming * 2 <= pool.ready_target):
+        missing = pool.ready_target + waiting - coming
+        if missing > 0 and (waiting or coming * 2 <= pool.ready_target):
             for shard, count in refill.draws(missing, pool.held, pool.drawing):
                 pool.drawing[shard] = count
                 self._send_draw(shard, pool.spec, count)
-        if pool.waiters:
+        if pool.desk.queue:
             self._needs_plan()
-
-
-def _dry_error(spec: str) -> ThrottlingException:
-    return ThrottlingException(
-        f"no {spec} pair is ready; try again, or pass wait_s to wait for one",
-        reason="pool_dry",
-        retry_after_s=1.0,
-    )
-
-
-def _overloaded(message: str) -> ThrottlingException:
-    return ThrottlingException(message, reason="overloaded", retry_after_s=1.0)

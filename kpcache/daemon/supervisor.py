@@ -76,6 +76,10 @@ class Supervisor:
         self._draws += 1
         self.send(shard, ["draw", self._draws, spec, count])
 
+    def send_burn(self, shard: int, spec: str, count: int) -> None:
+        """Have a shard forget its oldest pairs of a spec."""
+        self.send(shard, ["burn", spec, count])
+
     # --- shards
 
     async def _keep_shard(self, worker: Worker) -> None:

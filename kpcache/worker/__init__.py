@@ -20,7 +20,8 @@ What is said over the pipes, as frames of ``core/pipe``; ``maker`` is a maker's 
 
 - daemon to shard: ``["init", {"shard", "version", "tag_key", "scheduling", "generation"}]`` first, once;
   ``["start_maker", maker]``; ``["make", maker, order, spec, count]``, one order in work per maker;
-  ``["verdict", [serial, ...], [serial, ...]]``, recorded and refused; ``["draw", draw, spec, count]``.
+  ``["verdict", [serial, ...], [serial, ...]]``, recorded and refused; ``["draw", draw, spec, count]``;
+  ``["burn", spec, count]``, the oldest held.
 - shard to daemon: ``["ready"]``; ``["maker", maker, "up" | "lost", pid, reason]``, a lost maker's order being
   void; ``["made", maker, order, spec, [[serial, [tag, ...]], ...], keygen_s]``; ``["unsound", maker, order,
   spec, count, reason]``; ``["done", maker, order]``; ``["batch", draw, sequence, spec, [[serial, generation,

@@ -76,3 +76,9 @@ class Holding:
             batch.append(pair)
         self._sequence += 1
         return self._sequence, batch
+
+    def burn(self, spec: str, count: int) -> None:
+        """Forget the oldest ``count`` held pairs for good, or as many as there are."""
+        held = self._held.get(spec, deque())
+        for _ in range(min(count, len(held))):
+            held.popleft()

@@ -132,6 +132,8 @@ class Shard:
                 # Forgotten by the shard when this returns, and only then written.
                 sequence, batch = self._holding.draw(spec, count)
                 self._tell("batch", draw, sequence, spec, batch)
+            case ["burn", str(spec), int(count)]:
+                self._holding.burn(spec, count)
             case ["verdict", list(recorded), list(refused)]:
                 self._holding.record(recorded)
                 self._holding.refuse(refused)

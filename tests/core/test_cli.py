@@ -46,7 +46,7 @@ def status(**held: int) -> Status:
     }  # fmt: skip
     return {
         "version": "9.9", "ready": min(held.values(), default=8) >= 2,
-        "full": min(held.values(), default=8) >= 8,
+        "ready_level": "low_water", "full": min(held.values(), default=8) >= 8,
         "issuing": True, "clone_guard": "none", "draining": False, "uptime_s": 61.0, "pools": pools,
         "connections": 3,
         "keyring": {"default_alias": "alias/kpcache", "keys": 1, "revision": 4, "exported_revision": 2,
@@ -72,6 +72,7 @@ def status(**held: int) -> Status:
         ["get", "RSA_2048", "--wait", "nan"],
         ["get", "RSA_2048", "--format", "pkcs12"],
         ["wait", "--level", "half"],
+        ["wait", "--level", "low_water"],
         ["wait", "--level", "0%"],
         ["wait", "--level", "101%"],
         ["check-config"],
@@ -210,15 +211,17 @@ def test_the_fraction_weighs_pairs_by_their_cost() -> None:
 
 @given(st.integers(0, 20), st.integers(1, 100))
 def test_below_counts_ready_and_held(held: int, percent: int) -> None:
-    missing = below(status(RSA_2048=held)["pools"], percent)
-    assert missing == ({} if held / 8 >= percent / 100 else {"RSA_2048": f"{held}/8"})
+    missing = below(status(RSA_2048=held)["pools"], f"{percent}%")
+    enough = -(-8 * percent // 100)
+    assert missing == ({} if held >= enough else {"RSA_2048": f"{held}/{enough}"})
 
 
 def test_levels_and_what_is_missing() -> None:
     half = status(RSA_2048=4, RSA_3072=8)
     assert missing_for("ready", half) == ""
     assert missing_for("50%", half) == ""
-    assert missing_for("51%", half) == "RSA_2048 4/8"
+    assert missing_for("51%", half) == "RSA_2048 4/5"
+    assert missing_for("ready", status(RSA_2048=1)) == "RSA_2048 1/2"
     assert missing_for("full", half) == "RSA_2048 4/8"
     assert level("7%") == "7%"
 

@@ -42,6 +42,16 @@ def test_pools_default_to_the_spec_table() -> None:
         assert (pool.target, pool.low_water) == (SPECS[name].target, SPECS[name].low_water)
 
 
+def test_an_adaptive_pool_has_bounds_around_the_default_and_shows_only_what_applies() -> None:
+    pool = settings(pools={"RSA_2048": {"target": "auto"}}).pools["RSA_2048"]
+    assert (pool.target, pool.min, pool.max, pool.is_adaptive) == ("auto", 32, 4096, True)
+    config = settings(pools={"RSA_2048": {"target": "auto", "min": 7}}, limits=[LIMIT, {**LIMIT, "uid": 7}])
+    shown = to_mapping(config)
+    assert shown["pools"]["RSA_2048"] == {"target": "auto", "min": 7, "max": 4096, "max_age_s": 0.0}
+    assert set(shown["pools"]["RSA_3072"]) == {"target", "low_water", "max_age_s"}
+    assert load(shown, defaults=ROOT) == config
+
+
 def test_naming_one_pool_leaves_the_others() -> None:
     pools = settings(pools={"RSA_2048": {"target": 1000}}).pools
     assert (pools["RSA_2048"].target, pools["RSA_2048"].low_water) == (1000, 250)
@@ -68,6 +78,8 @@ def test_workers_are_resolved(workers: dict[str, object], shards: int, makers: i
     assert (resolved.shards, resolved.makers) == (shards, makers)
 
 
+LIMIT = {"rate_per_s": 1, "burst": 1}
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"demon": {}}, "demon: there is no such key; did you mean daemon?"),
     ({"requests": {"wait_timeout": 5}}, "requests.wait_timeout: there is no such key; did you mean"),
@@ -86,7 +98,25 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"workers": {"shards": "many"}}, "workers.shards = 'many': must be \"auto\" or a whole number"),
     ({"workers": {"shards": 3, "makers": 2}}, "workers.shards = 3: must be at most workers.makers (2)"),
     ({"pools": {"RSA_2048": {"low_water": 999}}}, "pools.RSA_2048.low_water = 999: must be at most target"),
-    ({"pools": {"RSA_2048": {"max_age_s": 60}}}, "pools.RSA_2048.max_age_s = 60: must be 0"),
+    ({"pools": {"RSA_2048": {"low_water": -1}}}, "pools.RSA_2048.low_water = -1: must be a whole number fr"),
+    ({"pools": {"RSA_2048": {"max_age_s": 9}}}, "pools.RSA_2048.max_age_s = 9: must be a number of seconds"),
+    ({"pools": {"RSA_2048": {"max_age_s": False}}}, "pools.RSA_2048.max_age_s = false: must be a number of"),
+    ({"pools": {"RSA_2048": {"target": "large"}}}, "pools.RSA_2048.target = 'large': must be \"auto\" or a"),
+    ({"pools": {"RSA_2048": {"target": 9, "max": 9}}}, "pools.RSA_2048.max: is for target = \"auto\" alone"),
+    ({"pools": {"RSA_2048": {"target": "auto", "low_water": 1}}}, "low_water: must not be set with target"),
+    ({"pools": {"RSA_2048": {"target": "auto", "min": 5, "max": 4}}}, "min = 5: must be from 1 to max, whi"),
+    ({"pools": {"RSA_2048": {"target": "auto", "min": 0}}}, "pools.RSA_2048.min = 0: must be from 1 to max"),
+    ({"pools": {"SM2": {"target": "auto"}}}, "pools.SM2.target = auto: must be 0"),
+    ({"refill": {"max_cpu_percent": 0}}, "refill.max_cpu_percent = 0: must be a number from 1 to 100"),
+    ({"refill": {"dry_chance": float("nan")}}, "refill.dry_chance = nan: must be a number from 1e-09 to 0.5"),
+    ({"requests": {"keep_back_percent": 100}}, "requests.keep_back_percent = 100: must be a number from 0"),
+    ({"daemon": {"ready_level": "0%"}}, "daemon.ready_level = '0%': must be \"low_water\", \"full\", or a"),
+    ({"limits": {"uid": 5}}, "must be tables, each written [[limits]]"),
+    ({"limits": [{"rate_per_s": 1}]}, "limits[0].burst: must be given"),
+    ({"limits": [LIMIT, {**LIMIT, "uid": "root"}]}, "limits[1].uid = 'root': must be a user's number"),
+    ({"limits": [{**LIMIT, "uid": 65534}]}, "limits[0].uid = 65534: must be a user's number (see id -u NAM"),
+    ({"limits": [{**LIMIT, "spec": "SM2"}]}, "limits[0].spec = 'SM2': must be \"*\" for each spec, or one"),
+    ({"limits": [{**LIMIT, "rate_per_s": 0}]}, "limits[0].rate_per_s = 0: must be a number from 1e-06"),
     ({"pools": {"SM2": {"target": 1}}}, "pools.SM2.target = 1: must be 0"),
     ({"daemon": {"socket_mode": 660}}, 'daemon.socket_mode = 660: must be octal permissions in quotes'),
     ({"daemon": {"socket_mode": "0998"}}, "must be octal permissions"),

@@ -12,7 +12,7 @@ events = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.sampled_from(SPECS), st.just(0)),
         st.tuples(st.sampled_from(["record", "refuse"]), st.just(""), st.integers(0, 5)),
-        st.tuples(st.just("draw"), st.sampled_from(SPECS), st.integers(0, 5)),
+        st.tuples(st.sampled_from(["draw", "burn"]), st.sampled_from(SPECS), st.integers(0, 5)),
     ),
     max_size=60,
 )
@@ -27,16 +27,19 @@ def test_what_is_drawn_is_what_was_recorded_oldest_first_and_once(story: list[tu
     holding = Holding()
     waiting: list[tuple[str, int]] = []
     recorded: dict[str, list[int]] = {spec: [] for spec in SPECS}
-    drawn: dict[str, list[int]] = {spec: [] for spec in SPECS}
+    gone: dict[str, list[int]] = {spec: [] for spec in SPECS}  # drawn or burnt, in that order
     sequences = [0]
     for event, spec, count in story:
         if event == "add":
             waiting.append((spec, add(holding, spec)))
         elif event == "draw":
             sequence, batch = holding.draw(spec, count)
-            assert len(batch) == min(count, len(recorded[spec]) - len(drawn[spec]))
-            drawn[spec] += [pair.serial for pair in batch]
+            assert len(batch) == min(count, len(recorded[spec]) - len(gone[spec]))
+            gone[spec] += [pair.serial for pair in batch]
             sequences.append(sequence)
+        elif event == "burn":
+            holding.burn(spec, count)
+            gone[spec] += recorded[spec][len(gone[spec]) :][:count]
         else:
             judged, waiting = waiting[:count], waiting[count:]
             if event == "record":
@@ -46,7 +49,7 @@ def test_what_is_drawn_is_what_was_recorded_oldest_first_and_once(story: list[tu
             else:
                 holding.refuse([serial for _, serial in judged])
     for spec in SPECS:
-        assert drawn[spec] == recorded[spec][: len(drawn[spec])]
+        assert gone[spec] == recorded[spec][: len(gone[spec])]
     assert sequences == list(range(len(sequences)))
 
 

@@ -24,7 +24,7 @@ from kpcache.errors import KpcacheError, ValidationException
 from kpcache.keyring import Keyring
 from kpcache.keyring.document import Document
 from tests import kms_model
-from tests.fakes import SPEC, FakeShards
+from tests.fakes import SPEC, WHO, FakeShards
 from tests.keyrings import record
 
 # --- inputs
@@ -122,13 +122,13 @@ RING.adopt(content(STATES))
 
 def ask(method: str, data: dict[str, Any], *, issuing: bool = True) -> dict[str, Any]:
     """The daemon's answer, given a pool that is not dry."""
-    shards = FakeShards()
+    shards = FakeShards(clock=lambda: 0.0)
     shards.fill(1)
     dispatcher = Dispatcher(shards.stock, RING, Limits(), Gate(issuing=issuing), dict)
     work = dispatcher.begin(Request(1, method, dict(data), None))
     if not isinstance(work, PairOrder):
         return work
-    pair = dispatcher.take(work)
+    pair = dispatcher.take(work, WHO)
     assert pair is not None
     return dispatcher.build(work, pair)
 

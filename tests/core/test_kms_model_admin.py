@@ -87,7 +87,7 @@ CONTENT = Document(tuple(KEYS.values()), {alias: key.key_id for alias, key in KE
 def ask(method: str, data: dict[str, Any]) -> dict[str, Any]:
     """The answer, as the administrator begins it; a change is made of the content, and not written."""
     ring = Keyring(CONTENT)
-    dispatcher = Dispatcher(FakeShards().stock, ring, Limits(), Gate(), dict)
+    dispatcher = Dispatcher(FakeShards(clock=lambda: 0.0).stock, ring, Limits(), Gate(), dict)
     administrator = Administrator(dispatcher, Gate(), cast(Vault, None), ring, DEFAULT, Limits())
     name = f"kpcache.{method}"
     work = administrator.begin(Caller(0, 1), Request(1, name, dict(data), None))

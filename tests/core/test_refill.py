@@ -1,6 +1,7 @@
 """The refill plan: what is missing and no more, those who wait first, and no pool left behind."""
 
 import heapq
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 from kpcache.core.refill import (
     LONG_KEY_S,
     MAX_ORDER_PAIRS,
+    MAX_READY,
+    MIN_READY,
     ORDER_CPU_S,
     PATIENCE_S,
+    Crew,
     MakerView,
     Order,
     PoolView,
@@ -21,6 +25,7 @@ from kpcache.core.refill import (
     follow_ups,
     order_size,
     plan,
+    ready_target,
 )
 from kpcache.core.specs import MAKEABLE, SPECS
 
@@ -34,9 +39,14 @@ def makers(count: int, *, proved: bool = True) -> list[MakerView]:
     return [MakerView(0, maker, proved) for maker in range(count)]
 
 
+def crew(count: int, long_orders: int = 0, *, leisure: int = 1000) -> Crew:
+    """Makers that may do as they like, unless ``leisure`` says otherwise."""
+    return Crew(count, long_orders, leisure)
+
+
 def first(pools: list[PoolView], *, proved: bool = True) -> str:
     """What a single idle maker is told to make."""
-    return plan(pools, makers(1, proved=proved), 0, 1)[0].spec
+    return plan(pools, makers(1, proved=proved), crew(1))[0].spec
 
 
 @st.composite
@@ -65,7 +75,7 @@ maker_lists = st.lists(
 def test_orders_go_to_idle_makers_once_each_and_never_ask_for_more_than_is_missing(
     pools: list[PoolView], idle: list[MakerView], long_orders: int, busy: int
 ) -> None:
-    orders = plan(pools, idle, long_orders, len(idle) + busy)
+    orders = plan(pools, idle, crew(len(idle) + busy, long_orders))
     asked: Counter[str] = Counter()
     for order in orders:
         asked[order.spec] += order.count
@@ -81,7 +91,7 @@ def test_orders_go_to_idle_makers_once_each_and_never_ask_for_more_than_is_missi
 def test_no_maker_idles_while_a_cheap_pair_is_missing(
     pools: list[PoolView], idle: list[MakerView], long_orders: int
 ) -> None:
-    orders = plan(pools, idle, long_orders, len(idle))
+    orders = plan(pools, idle, crew(len(idle), long_orders))
     asked: Counter[str] = Counter()
     for order in orders:
         asked[order.spec] += order.count
@@ -95,7 +105,7 @@ def test_long_keys_never_take_the_last_maker_while_cheap_pairs_are_missing(
 ) -> None:
     long_orders = min(long_orders, total - 1)
     idle = makers(data.draw(st.integers(1, total - long_orders)))
-    orders = plan(pools, idle, long_orders, total)
+    orders = plan(pools, idle, crew(total, long_orders))
     cost_s = {pool.spec: pool.cost_s for pool in pools}
     on_long = long_orders + sum(cost_s[order.spec] > LONG_KEY_S for order in orders)
     asked = Counter[str]()
@@ -106,14 +116,14 @@ def test_long_keys_never_take_the_last_maker_while_cheap_pairs_are_missing(
 
 
 def test_a_full_daemon_orders_nothing() -> None:
-    assert plan([view(spec, SPECS[spec].target) for spec in MAKEABLE], makers(4), 0, 4) == []
-    assert plan([view(spec, SPECS[spec].target + 5) for spec in MAKEABLE], makers(4), 0, 4) == []
-    assert plan([], makers(4), 0, 4) == []
+    assert plan([view(spec, SPECS[spec].target) for spec in MAKEABLE], makers(4), crew(4)) == []
+    assert plan([view(spec, SPECS[spec].target + 5) for spec in MAKEABLE], makers(4), crew(4)) == []
+    assert plan([], makers(4), crew(4)) == []
 
 
 def test_what_is_on_order_is_not_ordered_again() -> None:
-    assert plan([view("RSA_2048", 200, on_order=56)], makers(2), 0, 2) == []
-    assert plan([view("RSA_2048", 200, on_order=55)], makers(2), 0, 2) == [Order(0, 0, "RSA_2048", 1)]
+    assert plan([view("RSA_2048", 200, on_order=56)], makers(2), crew(2)) == []
+    assert plan([view("RSA_2048", 200, on_order=55)], makers(2), crew(2)) == [Order(0, 0, "RSA_2048", 1)]
 
 
 # --- the order of need
@@ -129,14 +139,14 @@ def test_those_who_wait_come_first_and_among_them_the_cheapest() -> None:
 
 def test_a_client_whose_pair_is_being_made_does_not_call_for_another_maker() -> None:
     pools = [view("RSA_2048", waiting=1), view("RSA_4096", waiting=2)]
-    assert [order.spec for order in plan(pools, makers(3), 0, 3)] == ["RSA_2048", "RSA_4096", "RSA_4096"]
+    assert [order.spec for order in plan(pools, makers(3), crew(3))] == ["RSA_2048", "RSA_4096", "RSA_4096"]
 
 
 def test_a_pool_neglected_for_long_comes_before_all_others_until_it_has_an_order() -> None:
-    pools = [view("ECC_NIST_P256", waiting=500), replace(view("RSA_3072", 60), neglected_s=PATIENCE_S)]
-    assert [order.spec for order in plan(pools, makers(2), 0, 2)] == ["RSA_3072", "ECC_NIST_P256"]
+    pools = [view("ECC_NIST_P256", waiting=500), replace(view("RSA_3072", 15), neglected_s=PATIENCE_S)]
+    assert [order.spec for order in plan(pools, makers(2), crew(2))] == ["RSA_3072", "ECC_NIST_P256"]
     pools[1] = replace(pools[1], neglected_s=PATIENCE_S * 0.9)
-    assert [order.spec for order in plan(pools, makers(2), 0, 2)] == ["ECC_NIST_P256"] * 2
+    assert [order.spec for order in plan(pools, makers(2), crew(2))] == ["ECC_NIST_P256"] * 2
 
 
 def test_below_low_water_comes_before_above_it_and_the_emptiest_first() -> None:
@@ -202,7 +212,7 @@ class Simulation:
             replace(pool, neglected_s=self.now - self.attended.get(spec, 0.0))
             for spec, pool in self.pools.items()
         ]
-        for order in plan(views, idle, long_orders, self.makers):
+        for order in plan(views, idle, crew(self.makers, long_orders)):
             pool = self.pools[order.spec]
             self.pools[order.spec] = replace(pool, on_order=pool.on_order + order.count)
             heapq.heappush(self.working, (self.now + order.count * pool.cost_s, order.maker, order))
@@ -297,21 +307,86 @@ def test_the_fullest_shard_is_drawn_from_first() -> None:
 
 def test_a_busy_maker_gets_a_second_order_unless_somebody_waits() -> None:
     """It need not sleep in between; but what waits behind an order could not be planned anew for a client."""
-    orders = follow_ups([view("RSA_2048")], makers(2), 0, 2)
+    orders = follow_ups([view("RSA_2048")], makers(2), crew(2))
     assert [(order.maker, order.spec, order.count) for order in orders] == [
         (0, "RSA_2048", 1),
         (1, "RSA_2048", 1),
     ]
-    assert follow_ups([view("RSA_2048"), view("ECC_NIST_P256", waiting=1)], makers(2), 0, 2) == []
+    assert follow_ups([view("RSA_2048"), view("ECC_NIST_P256", waiting=1)], makers(2), crew(2)) == []
 
 
 def test_no_long_key_is_a_second_order() -> None:
-    assert follow_ups([view("RSA_4096")], makers(2), 0, 2) == []
+    assert follow_ups([view("RSA_4096")], makers(2), crew(2)) == []
 
 
 def test_a_maker_whose_turn_is_a_long_key_gets_no_short_order_before_it() -> None:
     """Else makers busy with short keys would never come to the long ones while those are missing."""
     emptier = [view("RSA_2048", 100), view("RSA_4096", 0)]
-    assert follow_ups(emptier, makers(1), 0, 2) == []
+    assert follow_ups(emptier, makers(1), crew(2)) == []
     neglected = [view("RSA_2048", 0), replace(view("RSA_4096", 7), neglected_s=PATIENCE_S)]
-    assert follow_ups(neglected, makers(1), 0, 2) == []
+    assert follow_ups(neglected, makers(1), crew(2)) == []
+
+
+# --- demand, manners, users
+
+
+def test_the_pool_that_will_be_empty_soonest_goes_first() -> None:
+    busy, idle = replace(view("ECC_NIST_P256", 200), rate=50.0), view("RSA_2048", 100)
+    assert first([busy, idle]) == "ECC_NIST_P256"
+    assert first([replace(busy, rate=0.0), idle]) == "RSA_2048"
+
+
+def test_a_pool_keeps_its_turn_until_it_has_doubled_what_it_will_last() -> None:
+    """From the low watermark to the target it is a factor of four, in parts of three powers."""
+    simulation = Simulation(
+        1, {spec: view(spec, SPECS[spec].low_water) for spec in ("RSA_2048", "RSA_3072", "RSA_4096")}
+    )
+    made: list[str] = []
+    finish = simulation._finish
+
+    def noted(order: Order) -> None:
+        made.append(order.spec)
+        finish(order)
+
+    simulation._finish = noted  # type: ignore[method-assign]
+    simulation.run(until=1000)
+    changes = sum(one != other for one, other in itertools.pairwise(made))
+    assert len(made) == (256 + 64 + 32) * 3 // 4
+    assert changes <= 3 * 3
+
+
+@given(st.permutations(MAKEABLE), st.integers(1, 4))
+def test_the_order_of_the_pools_makes_no_difference(specs: list[str], count: int) -> None:
+    assert plan([view(spec, 10) for spec in specs], makers(count), crew(count)) == plan(
+        [view(spec, 10) for spec in MAKEABLE], makers(count), crew(count)
+    )
+
+
+def test_above_the_low_watermark_no_more_makers_work_than_manners_leave() -> None:
+    leisurely = [view("RSA_2048", 100), view("ECC_NIST_P256", 100)]
+    assert plan(leisurely, makers(4), crew(4, leisure=0)) == []
+    assert len(plan(leisurely, makers(4), crew(4, leisure=1))) == 1
+    assert follow_ups(leisurely, makers(4), crew(4, leisure=0)) == []
+
+
+def test_what_is_urgent_is_made_whatever_manners_say() -> None:
+    below = [view("RSA_2048", 62), view("ECC_NIST_P256", 100)]
+    assert [order.spec for order in plan(below, makers(4), crew(4, leisure=0))] == ["RSA_2048"] * 2
+    waited_for = [view("RSA_2048", 64, waiting=65), view("ECC_NIST_P256", 100)]
+    assert {order.spec for order in plan(waited_for, makers(4), crew(4, leisure=0))} == {"RSA_2048"}
+    on_demand = replace(view("RSA_2048", waiting=1), target=0, low_water=0)
+    assert len(plan([on_demand], makers(4), crew(4, leisure=0))) == 1
+
+
+def test_a_client_who_cost_little_goes_before_the_hundreds_of_one_who_cost_much() -> None:
+    hundreds = replace(view("RSA_2048", waiting=200), burden_s=13.0)
+    modest = replace(view("RSA_4096", waiting=1), burden_s=0.7)
+    assert first([hundreds, modest]) == "RSA_4096"
+    assert first([replace(hundreds, burden_s=0.7), modest]) == "RSA_2048"  # the same user's: cheapest first
+
+
+def test_ready_sets_follow_the_demand_within_their_bounds() -> None:
+    assert [ready_target(1000, rate) for rate in (0.0, 200.0, 1e6)] == [MIN_READY, 20, MAX_READY - 6]
+    assert ready_target(10**6, 1e6) == MAX_READY
+    assert ready_target(8, 1e6) == 2
+    assert ready_target(0, 5.0) == 0

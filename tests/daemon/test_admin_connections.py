@@ -14,6 +14,7 @@ import trio.testing
 
 from kpcache.core.admin_operations import ADMIN_OPERATIONS
 from kpcache.core.limits import Limits
+from kpcache.daemon import peer as peer_module
 from kpcache.daemon import server as server_module
 from kpcache.daemon.administrator import MAX_MESSAGE_BYTES, MAX_WAITING
 from kpcache.daemon.server import Server
@@ -78,7 +79,7 @@ async def test_the_socket_decides_who_may_administrate_and_no_user_does(
 ) -> None:
     caplog.set_level(logging.INFO)
     peercred = FakePeercred()
-    monkeypatch.setattr(server_module, "_PEERCRED", peercred)
+    monkeypatch.setattr(peer_module, "_PEERCRED", peercred)
     async with sockets(tmp_path) as both:
         before = both.it.keyring.content
         for uid in (0, 1000, 65534):
@@ -259,7 +260,7 @@ async def test_clients_who_keep_every_place_busy_keep_no_administrator_out(tmp_p
         busy = [both.client(), both.client()]
         for peer in busy:
             await peer.stream.send_all(pack_request(1, "GenerateDataKeyPair", PAIR))
-        while len(both.it.shards.stock.pools[SPEC].waiters) < 2:
+        while len(both.it.shards.stock.pools[SPEC].desk.queue) < 2:
             await trio.lowlevel.checkpoint()
         refused = both.client()
         assert await refused.stream.receive_some() == b""

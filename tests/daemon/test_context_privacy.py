@@ -14,7 +14,7 @@ from kpcache.core.limits import MAX_ITEMS, Limits
 from kpcache.core.operations import OPERATIONS
 from kpcache.daemon.session import Session
 from kpcache.daemon.user import User
-from tests.fakes import SPEC, Bench, Peer, mock_clock, pack_request, stream_pair
+from tests.fakes import SPEC, WHO, Bench, Peer, mock_clock, pack_request, stream_pair
 
 MARK = "TELLTALE"
 CONTEXT = {f"{MARK}-key": f"{MARK}-value"}
@@ -54,7 +54,7 @@ async def replies(bench: Bench, *requests: bytes) -> list[list[Any]]:
     answers = []
     for request in requests:
         with stream_pair() as (server, client):
-            session = Session(server, User(0), bench.dispatcher, bench.stock, Limits())
+            session = Session(server, User(0), WHO, bench.dispatcher, bench.stock, Limits())
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run)
                 peer = Peer(client)

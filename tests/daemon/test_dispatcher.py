@@ -15,7 +15,7 @@ from kpcache.daemon.dispatcher import Dispatcher, Gate, PairOrder
 from kpcache.errors import KpcacheError
 from kpcache.keyring import changes
 from kpcache.keyring.document import Document
-from tests.fakes import SPEC, Bench, FakeShards, book_is_balanced, mock_clock
+from tests.fakes import SPEC, WHO, Bench, FakeShards, book_is_balanced, mock_clock
 from tests.keyrings import ALIAS, document_of, keyring_of, record
 
 PAIR_METHODS = ["GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext"]
@@ -36,7 +36,7 @@ def answered(bench: Bench, method: str, data: dict[str, Any]) -> dict[str, Any]:
     """The answer to a request whose pair is ready."""
     order = begin(bench, method, data)
     assert isinstance(order, PairOrder)
-    pair = bench.dispatcher.take(order)
+    pair = bench.dispatcher.take(order, WHO)
     assert pair is not None
     return bench.dispatcher.build(order, pair)
 
@@ -152,7 +152,7 @@ async def test_the_material_told_is_the_one_that_wrapped_also_when_the_key_was_r
     request = Request(1, "GenerateDataKeyPair", {"KeyId": ALIAS, "KeyPairSpec": SPEC}, None)
     order = dispatcher.begin(request)
     assert isinstance(order, PairOrder)
-    waiter = dispatcher.join_queue(order, 0)
+    waiter = dispatcher.join_queue(order, WHO)
     keyring.adopt(changes.rotate(keyring.content, ALIAS, 1.0, os.urandom))
     shards.fill(1)
     answer = dispatcher.build(order, await dispatcher.wait(waiter))
@@ -178,7 +178,7 @@ async def test_a_key_that_goes_out_of_use_while_a_request_waits_costs_no_pair(
     request = Request(1, "GenerateDataKeyPair", {"KeyId": ALIAS, "KeyPairSpec": SPEC}, None)
     order = dispatcher.begin(request)
     assert isinstance(order, PairOrder)
-    waiter = dispatcher.join_queue(order, 0)
+    waiter = dispatcher.join_queue(order, WHO)
     keyring.adopt(change(keyring.content))
     shards.fill(1)
     with pytest.raises(KpcacheError) as caught:
@@ -196,7 +196,7 @@ async def test_when_nothing_is_issued_any_more_every_pair_is_refused_and_burnt_i
     bench = Bench()
     bench.shards.fill(4)
     order = begin(bench, PAIR_METHODS[0], GOOD)
-    pair = bench.dispatcher.take(order)
+    pair = bench.dispatcher.take(order, WHO)
     assert pair is not None
     bench.gate.issuing = False  # the alarm, between taking and answering
     with pytest.raises(KpcacheError) as caught:

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from kpcache.core.limits import Limits
-from kpcache.daemon import server as server_module
+from kpcache.daemon import peer as peer_module
 from kpcache.daemon.server import Server
 from kpcache.daemon.session import Session
 from tests.fakes import SPEC, Bench, Peer, book_is_balanced, mock_clock, pack_request
@@ -53,7 +53,7 @@ class Running:
 @asynccontextmanager
 async def running(folder: Path, monkeypatch: pytest.MonkeyPatch, **limits: Any) -> AsyncIterator[Running]:
     peercred = FakePeercred()
-    monkeypatch.setattr(server_module, "_PEERCRED", peercred)
+    monkeypatch.setattr(peer_module, "_PEERCRED", peercred)
     bench = Bench(limits=Limits(**limits))
     server = Server(bench.dispatcher, bench.stock, bench.limits)
     path = folder / "s"

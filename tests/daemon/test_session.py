@@ -17,7 +17,7 @@ from kpcache.core.limits import Limits
 from kpcache.daemon import session as session_module
 from kpcache.daemon.session import Session
 from kpcache.daemon.user import User
-from tests.fakes import SPEC, Bench, Peer, book_is_balanced, mock_clock, pack_request, stream_pair
+from tests.fakes import SPEC, WHO, Bench, Peer, book_is_balanced, mock_clock, pack_request, stream_pair
 
 INPUT = {"KeyId": "alias/on", "KeyPairSpec": SPEC}
 PAIR = "GenerateDataKeyPair"
@@ -44,7 +44,7 @@ async def opened(*, clogged: bool = False, ready: int = 0, **limits: Any) -> Asy
     if ready:
         bench.shards.fill(ready)
     with stream_pair(clogged=clogged) as (server, client):
-        session = Session(server, User(0), bench.dispatcher, bench.stock, bench.limits)
+        session = Session(server, User(0), WHO, bench.dispatcher, bench.stock, bench.limits)
         ended = trio.Event()
 
         async def run() -> None:
@@ -140,10 +140,10 @@ async def test_a_client_that_leaves_while_it_waits_leaves_no_place_in_the_queue(
     async with opened() as it:
         await it.peer.send(pack_request(1))
         await trio.testing.wait_all_tasks_blocked()
-        assert len(it.bench.stock.pools[SPEC].waiters) == 1
+        assert len(it.bench.stock.pools[SPEC].desk.queue) == 1
         await it.peer.stream.aclose()
         await it.ended.wait()
-        assert not it.bench.stock.pools[SPEC].waiters
+        assert not it.bench.stock.pools[SPEC].desk.queue
 
 
 # --- half-closed
@@ -155,7 +155,7 @@ async def test_a_client_that_sends_no_more_is_answered_what_it_asked_for() -> No
         await it.peer.send(pack_request(1) + pack_request(2) + pack_request(3)[:-1])
         await it.peer.stream.send_eof()
         await trio.sleep(1.0)
-        assert len(it.bench.stock.pools[SPEC].waiters) == 2
+        assert len(it.bench.stock.pools[SPEC].desk.queue) == 2
         it.bench.shards.fill(1)
         assert (await it.peer.answer())[1] == 1
         it.bench.shards.fill(1)
@@ -194,12 +194,12 @@ async def test_one_that_half_closed_and_then_left_has_no_place_in_the_queue() ->
         await it.peer.send(pack_request(1))
         await it.peer.stream.send_eof()
         await trio.testing.wait_all_tasks_blocked()
-        assert len(it.bench.stock.pools[SPEC].waiters) == 1
+        assert len(it.bench.stock.pools[SPEC].desk.queue) == 1
         start = trio.current_time()
         await it.peer.stream.aclose()
         await it.ended.wait()
         assert trio.current_time() == start
-        assert not it.bench.stock.pools[SPEC].waiters
+        assert not it.bench.stock.pools[SPEC].desk.queue
 
 
 @mock_clock
@@ -285,7 +285,7 @@ async def test_a_deadline_missed_by_one_message_burns_what_others_of_it_wait_for
         await it.peer.send(pack_request(1) + pack_request(2)[:4])
         assert await it.peer.is_cut()
         await it.ended.wait()
-        assert not it.bench.stock.pools[SPEC].waiters
+        assert not it.bench.stock.pools[SPEC].desk.queue
 
 
 # --- a client that does not read
@@ -357,13 +357,13 @@ async def test_at_the_in_flight_limit_reading_stops_until_an_answer_is_out() -> 
     async with opened(max_in_flight_per_connection=2) as it:
         await it.peer.send(b"".join(map(pack_request, range(5))))
         await trio.testing.wait_all_tasks_blocked()
-        assert len(it.bench.stock.pools[SPEC].waiters) == 2
+        assert len(it.bench.stock.pools[SPEC].desk.queue) == 2
         got = set()
         for _ in range(5):
             it.bench.shards.fill(1)
             got.add((await it.peer.answer())[1])
             await trio.testing.wait_all_tasks_blocked()
-            assert len(it.bench.stock.pools[SPEC].waiters) <= 2
+            assert len(it.bench.stock.pools[SPEC].desk.queue) <= 2
         assert got == set(range(5))
         assert it.book.issued == 5
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import cast
 
 from kpcache.daemon.dispatcher import Gate
+from kpcache.daemon.pools import PoolPlan
 from kpcache.daemon.status import StatusMaker
 from kpcache.daemon.supervisor import Supervisor
 from kpcache.daemon.tags import TagBooks
@@ -12,8 +13,10 @@ from tests.fakes import SPEC, FakeShards, mock_clock
 
 @mock_clock
 async def test_it_shows_the_pools_the_clients_and_the_tags() -> None:
-    shards, gate, tags = FakeShards({SPEC: (8, 2)}), Gate(), TagBooks()
-    maker = StatusMaker(shards.stock, cast(Supervisor, SimpleNamespace(workers=[])), gate, tags, dict)
+    shards, gate, tags = FakeShards({SPEC: PoolPlan(8, 2)}), Gate(), TagBooks()
+    maker = StatusMaker(
+        shards.stock, cast(Supervisor, SimpleNamespace(workers=[])), gate, tags, dict, "low_water"
+    )
     maker.watch_clients(lambda: 3, lambda: {"cut": 2, "notifications": 5})
     before = maker.status()
     assert (before["ready"], before["full"], before["draining"]) == (False, False, False)

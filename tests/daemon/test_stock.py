@@ -7,16 +7,21 @@ import pytest
 import trio
 import trio.testing
 
+from kpcache.core import desk
+from kpcache.core.buckets import Rule
+from kpcache.core.fair_queue import Identity
+from kpcache.core.forecast import Forecast
 from kpcache.core.pair import Pair
+from kpcache.core.refill import MIN_READY
 from kpcache.daemon import stock as stock_module
 from kpcache.daemon.dispatcher import not_issuing
-from kpcache.daemon.pools import MAX_READY, Waiter
+from kpcache.daemon.pools import PoolPlan, Waiter
+from kpcache.daemon.retirement import retire_old
 from kpcache.daemon.stock import DRAW_GRACE_S
 from kpcache.errors import DisabledException, KpcacheError, ThrottlingException
-from tests.fakes import SPEC, FakeShards, book_is_balanced, fake_pair, mock_clock
+from tests.fakes import SPEC, WHO, FakeShards, book_is_balanced, fake_pair, mock_clock
 
 RSA = "RSA_2048"
-UID = 1000
 
 
 def still_fine() -> None:
@@ -26,7 +31,7 @@ def still_fine() -> None:
 async def outcome(shards: FakeShards, wait_s: float, results: list[object]) -> None:
     """Wait for a pair and note what came, in order of coming."""
     try:
-        results.append(await shards.stock.wait(shards.stock.join_queue(SPEC, wait_s, UID, still_fine)))
+        results.append(await shards.stock.wait(shards.stock.join_queue(SPEC, wait_s, WHO, still_fine)))
     except ThrottlingException as error:
         results.append((error.reason, trio.current_time()))
 
@@ -41,7 +46,7 @@ async def test_a_pair_is_out_of_the_ready_set_before_its_taker_owns_it() -> None
     stock, pool = shards.stock, shards.stock.pools[SPEC]
     ready = list(pool.ready)
     taken = []
-    while pair := stock.take_nowait(SPEC):
+    while pair := stock.take_nowait(SPEC, WHO):
         assert pair not in pool.ready
         taken.append(pair)
         while shards.draws:
@@ -61,7 +66,7 @@ async def test_a_pair_is_out_of_the_ready_set_before_its_taker_owns_it() -> None
 async def test_a_taken_pair_is_settled_once() -> None:
     shards = FakeShards()
     shards.fill(2)
-    assert shards.stock.take_nowait(SPEC)
+    assert shards.stock.take_nowait(SPEC, WHO)
     shards.stock.issue(SPEC)
     with pytest.raises(Exception, match="1 pairs from taken"):
         shards.stock.issue(SPEC)
@@ -71,18 +76,18 @@ async def test_a_taken_pair_is_settled_once() -> None:
 
 @mock_clock
 async def test_pairs_are_drawn_before_they_are_needed_and_few_at_a_time() -> None:
-    shards = FakeShards({RSA: (1000, 10)})
+    shards = FakeShards({RSA: PoolPlan(1000, 10)})
     pool = shards.stock.pools[RSA]
     shards.hold(500, RSA)
-    assert shards.draws == [(0, RSA, MAX_READY)]
+    assert shards.draws == [(0, RSA, MIN_READY)]
     shards.deliver()
-    assert (len(pool.ready), shards.draws) == (MAX_READY, [])
-    for _ in range(MAX_READY // 2 - 1):
-        assert shards.stock.take_nowait(RSA)
+    assert (len(pool.ready), shards.draws) == (MIN_READY, [])
+    for _ in range(MIN_READY // 2 - 1):
+        assert shards.stock.take_nowait(RSA, WHO)
     assert shards.draws == []
-    assert shards.stock.take_nowait(RSA)
-    assert shards.draws == [(0, RSA, MAX_READY // 2)]
-    assert shards.stock.take_nowait(RSA)
+    assert shards.stock.take_nowait(RSA, WHO)
+    assert shards.draws == [(0, RSA, MIN_READY // 2)]
+    assert shards.stock.take_nowait(RSA, WHO)
     assert len(shards.draws) == 1  # one at a time from a shard
     assert book_is_balanced(shards.stock)
 
@@ -92,7 +97,7 @@ async def test_the_plan_is_asked_for_whenever_pairs_leave() -> None:
     shards = FakeShards()
     shards.fill(8)
     before = shards.plans_asked
-    assert shards.stock.take_nowait(SPEC)
+    assert shards.stock.take_nowait(SPEC, WHO)
     assert shards.plans_asked > before
 
 
@@ -105,13 +110,13 @@ async def test_waiters_are_served_in_the_order_of_asking() -> None:
     got: list[tuple[int, Pair]] = []
 
     async def client(number: int) -> None:
-        got.append((number, await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0, UID, still_fine))))
+        got.append((number, await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0, WHO, still_fine))))
 
     async with trio.open_nursery() as nursery:
         for number in range(4):
             nursery.start_soon(client, number)
             await trio.testing.wait_all_tasks_blocked()
-        assert shards.stock.take_nowait(SPEC) is None
+        assert shards.stock.take_nowait(SPEC, WHO) is None
         sent = []
         for _ in range(4):
             shards.hold(1)
@@ -126,7 +131,7 @@ async def test_waiters_are_served_in_the_order_of_asking() -> None:
 async def test_the_order_of_asking_is_that_of_the_calls_not_of_the_tasks() -> None:
     """Tasks started in one turn run in any order; places in the queue are taken before."""
     shards = FakeShards()
-    places = [shards.stock.join_queue(SPEC, 5.0, UID, still_fine) for _ in range(20)]
+    places = [shards.stock.join_queue(SPEC, 5.0, WHO, still_fine) for _ in range(20)]
     shards.hold(20)
     sent = shards.deliver()
     got: dict[int, Pair] = {}
@@ -148,7 +153,7 @@ async def test_those_who_wait_in_vain_are_told_at_once() -> None:
 
     async def client() -> None:
         try:
-            await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0, UID, still_fine))
+            await shards.stock.wait(shards.stock.join_queue(SPEC, 5.0, WHO, still_fine))
         except KpcacheError as error:
             refused.append(error)
 
@@ -161,7 +166,7 @@ async def test_those_who_wait_in_vain_are_told_at_once() -> None:
     assert trio.current_time() == start
     assert [error.reason for error in refused] == ["not_issuing"] * 2
     assert refused[0] is not refused[1]  # raised twice, it would hold on to both tasks' frames
-    assert not shards.stock.pools[SPEC].waiters
+    assert not shards.stock.pools[SPEC].desk.queue
 
 
 @mock_clock
@@ -169,10 +174,10 @@ async def test_a_pair_made_ready_between_the_first_look_and_the_wait_is_taken() 
     """A request finds nothing, its task is started, and before that runs a draw arrives."""
     shards = FakeShards()
     shards.hold(1)
-    assert shards.stock.take_nowait(SPEC) is None
+    assert shards.stock.take_nowait(SPEC, WHO) is None
     sent = shards.deliver()
     with trio.fail_after(0.5):
-        assert await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, UID, still_fine)) is sent[0]
+        assert await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, WHO, still_fine)) is sent[0]
     assert shards.stock.pools[SPEC].book.dry == 0
 
 
@@ -180,10 +185,10 @@ async def test_a_pair_made_ready_between_the_first_look_and_the_wait_is_taken() 
 async def test_on_a_dry_pool_wait_0_is_refused_at_once_and_counted() -> None:
     shards = FakeShards()
     with pytest.raises(ThrottlingException) as caught, trio.fail_after(0):
-        await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, UID, still_fine))
+        await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, WHO, still_fine))
     assert (caught.value.reason, caught.value.retry_after_s) == ("pool_dry", 1.0)
     assert shards.stock.pools[SPEC].book.dry == 1
-    assert not shards.stock.pools[SPEC].waiters
+    assert not shards.stock.pools[SPEC].desk.queue
 
 
 @mock_clock
@@ -196,7 +201,7 @@ async def test_held_pairs_are_no_dry_pool_even_for_wait_0() -> None:
         await trio.testing.wait_all_tasks_blocked()
         # The one that is held is promised to the first: for a second there is none.
         with pytest.raises(ThrottlingException):
-            await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, UID, still_fine))
+            await shards.stock.wait(shards.stock.join_queue(SPEC, 0.0, WHO, still_fine))
         await trio.sleep(DRAW_GRACE_S / 2)
         sent = shards.deliver()
     assert results == sent
@@ -227,34 +232,34 @@ async def test_a_draw_that_never_comes_is_waited_for_no_longer_than_its_grace() 
 
 @mock_clock
 async def test_beyond_so_many_waiters_a_caller_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stock_module, "MAX_WAITING", 4)
+    monkeypatch.setattr(desk, "MAX_WAITING", 4)
     shards = FakeShards()
     for uid in (1, 2, 1, 2):
-        shards.stock.join_queue(SPEC, 5.0, uid, still_fine)
+        shards.stock.join_queue(SPEC, 5.0, Identity(uid), still_fine)
     with pytest.raises(ThrottlingException) as caught:
-        shards.stock.join_queue(SPEC, 5.0, 3, still_fine)
+        shards.stock.join_queue(SPEC, 5.0, Identity(3), still_fine)
     assert (caught.value.reason, caught.value.retry_after_s) == ("overloaded", 1.0)
-    assert len(shards.stock.pools[SPEC].waiters) == 4
+    assert len(shards.stock.pools[SPEC].desk.queue) == 4
 
 
 @mock_clock
 async def test_one_user_takes_no_more_than_half_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stock_module, "MAX_WAITING", 4)
+    monkeypatch.setattr(desk, "MAX_WAITING", 4)
     shards = FakeShards()
     pool = shards.stock.pools[SPEC]
-    places = [shards.stock.join_queue(SPEC, 5.0, 1, still_fine) for _ in range(2)]
+    places = [shards.stock.join_queue(SPEC, 5.0, Identity(1), still_fine) for _ in range(2)]
     with pytest.raises(ThrottlingException) as caught:
-        shards.stock.join_queue(SPEC, 5.0, 1, still_fine)
+        shards.stock.join_queue(SPEC, 5.0, Identity(1), still_fine)
     assert (caught.value.reason, caught.value.retry_after_s) == ("overloaded", 1.0)
     assert "of this user" in caught.value.message
-    shards.stock.join_queue(SPEC, 5.0, 2, still_fine)  # there is room for others
+    shards.stock.join_queue(SPEC, 5.0, Identity(2), still_fine)  # there is room for others
     shards.fill(1)  # a place that leads to a pair is free again
     assert await shards.stock.wait(places[0])
     with trio.move_on_after(1.0):  # and so is one whose client leaves
         await shards.stock.wait(places[1])
-    assert pool.waiting == {2: 1}
+    assert (pool.desk.queue.waiting(1), pool.desk.queue.waiting(2)) == (0, 1)
     for _ in range(2):
-        shards.stock.join_queue(SPEC, 5.0, 1, still_fine)
+        shards.stock.join_queue(SPEC, 5.0, Identity(1), still_fine)
 
 
 @mock_clock
@@ -274,10 +279,10 @@ async def test_a_place_in_a_long_queue_is_left_without_a_search(monkeypatch: pyt
     shards = FakeShards()
     async with trio.open_nursery() as nursery:
         for _ in range(300):
-            nursery.start_soon(shards.stock.wait, shards.stock.join_queue(SPEC, 5.0, UID, still_fine))
+            nursery.start_soon(shards.stock.wait, shards.stock.join_queue(SPEC, 5.0, WHO, still_fine))
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert not shards.stock.pools[SPEC].waiters
+    assert not shards.stock.pools[SPEC].desk.queue
     assert compared < 300
 
 
@@ -289,7 +294,7 @@ async def test_a_request_that_would_fail_by_now_is_told_so_and_costs_no_pair() -
     def disabled() -> None:
         raise DisabledException("of late")
 
-    refused, served = stock.join_queue(SPEC, 5.0, UID, disabled), stock.join_queue(SPEC, 5.0, UID, still_fine)
+    refused, served = stock.join_queue(SPEC, 5.0, WHO, disabled), stock.join_queue(SPEC, 5.0, WHO, still_fine)
     shards.fill(1)
     with pytest.raises(DisabledException, match="of late"):
         await stock.wait(refused)
@@ -340,7 +345,7 @@ def test_a_waiter_that_leaves_as_its_pair_comes_never_leaves_the_pair_to_another
             assert book.discarded == {"client_gone": 1}
         else:
             assert book.issued == 1
-        assert not pool.waiters
+        assert not pool.desk.queue
         assert book_is_balanced(stock)
 
     drive()
@@ -360,7 +365,7 @@ def test_a_waiter_that_leaves_as_its_pair_comes_never_leaves_the_pair_to_another
     ids=["private", "public", "generation", "spec"],
 )
 def test_a_damaged_pair_is_burnt_and_its_neighbours_are_not(damage: Callable[[Pair], Pair]) -> None:
-    shards = FakeShards({SPEC: (12, 2)})
+    shards = FakeShards({SPEC: PoolPlan(12, 2)}, clock=lambda: 0.0)
     shards.hold(3)
     hit = iter([False, True, False])
     sent = shards.deliver(lambda pair: damage(pair) if next(hit) else pair)
@@ -372,7 +377,7 @@ def test_a_damaged_pair_is_burnt_and_its_neighbours_are_not(damage: Callable[[Pa
 
 @mock_clock
 async def test_a_lost_shard_takes_its_own_part_with_it_and_no_more() -> None:
-    shards = FakeShards({SPEC: (40, 2), RSA: (40, 2)})
+    shards = FakeShards({SPEC: PoolPlan(40, 2), RSA: PoolPlan(40, 2)})
     for shard in (0, 1):
         for spec in (SPEC, RSA):
             shards.hold(10, spec, shard)
@@ -410,7 +415,7 @@ async def test_those_who_waited_for_a_lost_shard_are_served_by_another() -> None
 
 @mock_clock
 async def test_the_ready_sets_can_be_burnt_whole() -> None:
-    shards = FakeShards({SPEC: (8, 2), RSA: (8, 2)})
+    shards = FakeShards({SPEC: PoolPlan(8, 2), RSA: PoolPlan(8, 2)})
     shards.fill(8, SPEC)
     shards.fill(8, RSA)
     shards.stock.burn_ready("shutdown")
@@ -422,7 +427,7 @@ async def test_the_ready_sets_can_be_burnt_whole() -> None:
 
 @mock_clock
 async def test_a_pool_without_a_target_serves_those_who_wait_and_keeps_no_more() -> None:
-    shards = FakeShards({SPEC: (0, 0)})
+    shards = FakeShards({SPEC: PoolPlan(0, 0)})
     assert shards.stock.pools[SPEC].ready_target == 0
     results: list[object] = []
     async with trio.open_nursery() as nursery:
@@ -432,3 +437,186 @@ async def test_a_pool_without_a_target_serves_those_who_wait_and_keeps_no_more()
         shards.hold(1)
         sent = shards.deliver()
     assert results == sent
+
+
+# --- users
+
+
+ALICE, BOB = Identity(1), Identity(2)
+
+
+@mock_clock
+async def test_a_user_who_has_taken_its_share_waits_while_others_are_served_from_the_rest() -> None:
+    shards = FakeShards({SPEC: PoolPlan(10, 2)}, kept_percent=20)
+    stock, pool = shards.stock, shards.stock.pools[SPEC]
+    shards.fill(10)
+    assert stock.take_nowait(SPEC, BOB)
+    taken = 0
+    while stock.take_nowait(SPEC, ALICE):
+        taken += 1
+        while shards.draws:
+            shards.deliver()
+    assert taken == 8
+    with pytest.raises(ThrottlingException, match="kept for others") as caught:
+        stock.join_queue(SPEC, 0.0, ALICE, still_fine)
+    assert caught.value.reason == "rate_limited"
+    waiter = stock.join_queue(SPEC, 5.0, ALICE, still_fine)
+    assert stock.take_nowait(SPEC, BOB)  # passes by who may not take
+    shards.hold(2)
+    while shards.draws:
+        shards.deliver()
+    assert waiter.pair is not None
+    assert pool.book.dry == 0
+    assert book_is_balanced(stock)
+
+
+@mock_clock
+async def test_when_a_barred_user_stops_waiting_it_is_told_why() -> None:
+    shards = FakeShards({SPEC: PoolPlan(4, 1)}, kept_percent=50)
+    stock = shards.stock
+    stock.pools[SPEC].ready_target = 4
+    shards.fill(4)
+    assert stock.take_nowait(SPEC, BOB)
+    for _ in range(2):
+        assert stock.take_nowait(SPEC, ALICE)
+    with pytest.raises(ThrottlingException, match="kept for others"):
+        await stock.wait(stock.join_queue(SPEC, 1.0, ALICE, still_fine))
+    assert not stock.pools[SPEC].desk.queue
+
+
+@mock_clock
+async def test_users_are_served_in_turn_and_so_are_the_cgroups_of_one() -> None:
+    shards = FakeShards({SPEC: PoolPlan(0, 0)})
+    places = {
+        name: shards.stock.join_queue(SPEC, 5.0, Identity(*who), still_fine)
+        for name, who in (("a1", (1, 7)), ("a2", (1, 7)), ("a3", (1, 8)), ("b1", (2, 7)), ("b2", (2, 7)))
+    }
+    order = []
+    for _ in range(5):
+        shards.hold(1)
+        shards.deliver()
+        order += [name for name, waiter in places.items() if waiter.pair is not None and name not in order]
+    assert order == ["a1", "b1", "a3", "b2", "a2"]
+
+
+@mock_clock
+async def test_a_user_who_takes_too_fast_is_told_when_to_come_again_and_others_are_not_slowed() -> None:
+    shards = FakeShards({SPEC: PoolPlan(64, 2)}, rules=[Rule(None, None, 0.5, 2)])
+    shards.fill(64)
+    stock = shards.stock
+    assert stock.take_nowait(SPEC, ALICE)
+    assert stock.take_nowait(SPEC, ALICE)
+    with pytest.raises(ThrottlingException, match=r"\[\[limits\]\]") as caught:
+        stock.take_nowait(SPEC, ALICE)
+    assert (caught.value.reason, caught.value.retry_after_s) == ("rate_limited", 2.0)
+    assert stock.take_nowait(SPEC, BOB)
+    await trio.sleep(2.0)
+    assert stock.take_nowait(SPEC, ALICE)
+
+
+@mock_clock
+async def test_a_request_that_got_no_pair_costs_no_token() -> None:
+    shards = FakeShards(rules=[Rule(None, None, 0.001, 1)])
+    stock = shards.stock
+    assert stock.take_nowait(SPEC, ALICE) is None
+    with pytest.raises(ThrottlingException, match="pair is ready"):
+        stock.join_queue(SPEC, 0.0, ALICE, still_fine)
+    assert stock.take_nowait(SPEC, ALICE) is None
+    with pytest.raises(ThrottlingException, match="pair is ready"):
+        await stock.wait(stock.join_queue(SPEC, 1.0, ALICE, still_fine))
+    assert stock.take_nowait(SPEC, ALICE) is None
+    waiter = stock.join_queue(SPEC, 5.0, ALICE, still_fine)
+    with trio.move_on_after(1.0):
+        await stock.wait(waiter)
+    assert stock.take_nowait(SPEC, ALICE) is None
+    waiter = stock.join_queue(SPEC, 5.0, ALICE, still_fine)
+    shards.fill(1)
+    assert await stock.wait(waiter)
+    with pytest.raises(ThrottlingException, match="limits"):
+        stock.take_nowait(SPEC, ALICE)
+
+
+# --- who can't be served in time
+
+
+@mock_clock
+async def test_who_cannot_be_served_in_time_is_told_at_once_and_when_to_ask_again() -> None:
+    shards = FakeShards()
+    shards.forecast = Forecast(served_s=7.123, at_best_s=3.0)
+    began = trio.current_time()
+    with pytest.raises(ThrottlingException) as caught:
+        shards.stock.join_queue(SPEC, 2.9, WHO, still_fine)
+    assert trio.current_time() == began
+    assert (caught.value.reason, caught.value.retry_after_s) == ("pool_dry", 7.12)
+    results: list[object] = []
+    await outcome(shards, 3.1, results)
+    assert results == [("pool_dry", began + 3.1)]
+
+
+@mock_clock
+async def test_while_no_rate_is_known_everybody_may_wait() -> None:
+    shards = FakeShards()
+    results: list[object] = []
+    await outcome(shards, 0.5, results)
+    assert results == [("pool_dry", 0.5)]
+
+
+@mock_clock
+async def test_a_pair_that_a_shard_holds_is_waited_for_whatever_the_forecast() -> None:
+    shards = FakeShards()
+    shards.forecast = Forecast(served_s=70.0, at_best_s=30.0)
+    shards.hold(1)
+    waiter = shards.stock.join_queue(SPEC, 0.0, WHO, still_fine)
+    shards.deliver()
+    assert await shards.stock.wait(waiter)
+
+
+# --- old pairs
+
+
+@mock_clock
+async def test_pairs_that_nobody_asked_for_in_time_are_burnt_wherever_they_are() -> None:
+    shards = FakeShards({SPEC: PoolPlan(8, 2, max_age_s=60.0)})
+    stock, pool = shards.stock, shards.stock.pools[SPEC]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(retire_old, stock)
+        shards.fill(6)  # two of them are ready
+        await trio.sleep(30)
+        shards.hold(2)
+        await trio.sleep(29)
+        assert (pool.book.ready, pool.book.held, pool.book.discarded.total()) == (2, 6, 0)
+        await trio.sleep(1.5)
+        assert pool.book.discarded == {"too_old": 6}
+        assert shards.burns == [(0, SPEC, 4)]
+        assert (pool.book.ready, pool.held) == (0, {0: 2})
+        assert book_is_balanced(stock)
+        await trio.sleep(30)
+        assert pool.book.discarded == {"too_old": 8}
+        nursery.cancel_scope.cancel()
+    assert book_is_balanced(stock)
+
+
+@mock_clock
+async def test_a_draw_under_way_is_spared_there_and_judged_when_it_comes() -> None:
+    shards = FakeShards({SPEC: PoolPlan(8, 2, max_age_s=60.0)})
+    stock, pool = shards.stock, shards.stock.pools[SPEC]
+    shards.hold(6)
+    assert shards.draws == [(0, SPEC, 2)]
+    await trio.sleep(61)
+    stock.retire(pool, trio.current_time())
+    assert shards.burns == [(0, SPEC, 4)]
+    assert pool.held == {0: 2}
+    shards.deliver()
+    assert not pool.ready
+    assert pool.book.discarded == {"too_old": 6}
+    assert book_is_balanced(stock)
+
+
+@mock_clock
+async def test_without_an_age_limit_nothing_is_retired_and_nobody_wakes() -> None:
+    shards = FakeShards()
+    shards.fill(8)
+    with trio.move_on_after(10**5) as scope:
+        await retire_old(shards.stock)
+    assert scope.cancelled_caught
+    assert shards.stock.pools[SPEC].book.discarded.total() == 0

@@ -16,12 +16,15 @@ from kpcache.core.pool import IllegalMoveError
 from kpcache.core.restart import FAILED_AFTER
 from kpcache.daemon import supervisor as supervisor_module
 from kpcache.daemon import watch
+from kpcache.daemon.brakes import Brakes
 from kpcache.daemon.floor import Floor, ShardFaultError
+from kpcache.daemon.planner import Planner
+from kpcache.daemon.pools import PoolPlan
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import START_TIMEOUT_S, Supervisor
 from kpcache.daemon.watch import WATCH_INTERVAL_S
 from kpcache.worker import RESTARTED
-from tests.fakes import SPEC, batch_rows, book_is_balanced, fake_pair, mock_clock
+from tests.fakes import SPEC, WHO, batch_rows, book_is_balanced, fake_pair, mock_clock
 
 # What the pipe takes for a shard's fault; anything else would be raised through the whole daemon.
 FAULTS = (ShardFaultError, IllegalMoveError, ValueError, TypeError, LookupError)
@@ -113,8 +116,18 @@ async def house(
     monkeypatch.setattr(supervisor_module, "ShardLink", make_link)
     supervisor = Supervisor(placement or [1], "idle", generation=0)
     alarms: list[str] = []
-    stock = Stock({SPEC: (target, 2)}, supervisor.send_draw, lambda: floor.wanted.set())
-    floor = Floor(stock, supervisor.send, alarms.append)
+    floor: Floor
+    stock = Stock(
+        {SPEC: PoolPlan(target, 2)},
+        supervisor.send_draw,
+        supervisor.send_burn,
+        lambda: floor.wanted.set(),
+        lambda spec, ahead: floor.forecast(spec, ahead),
+    )
+    makers = sum(placement or [1])
+    floor = Floor(
+        stock, Planner(stock.pools, makers), Brakes(100, 1, makers, None), supervisor.send, alarms.append
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervisor.run, stock, floor)
         nursery.start_soon(floor.run)
@@ -148,7 +161,7 @@ async def test_a_pair_goes_from_an_order_to_the_ready_set(monkeypatch: pytest.Mo
         answer_draw(link, 1)
         assert (it.book.ready, it.book.held) == (2, 6)
         assert len(link.told("make")) == 1  # full: nothing more is ordered
-        assert it.stock.take_nowait(SPEC)
+        assert it.stock.take_nowait(SPEC, WHO)
         await trio.sleep(1)
         assert len(link.told("make")) == 2
         it.stock.issue(SPEC)
@@ -197,7 +210,7 @@ async def test_a_batch_that_comes_twice_ends_the_shard_and_gives_no_pair_twice(
         it.make(link)
         answer_draw(link, 5)
         for _ in range(2):
-            assert it.stock.take_nowait(SPEC)
+            assert it.stock.take_nowait(SPEC, WHO)
             it.stock.issue(SPEC)
         assert len(link.told("draw")) == 2
         answer_draw(link, 5)  # the sequence number is not above the last

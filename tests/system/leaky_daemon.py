@@ -4,9 +4,10 @@ import itertools
 import sys
 
 from kpcache.cli.main import main
+from kpcache.core.fair_queue import Identity
 from kpcache.core.pair import Pair
 from kpcache.core.pool import State
-from kpcache.daemon import main as daemon
+from kpcache.daemon import pooling
 from kpcache.daemon.pools import Pool
 from kpcache.daemon.stock import Stock
 
@@ -15,7 +16,7 @@ _WAY = (State.MADE, State.CHECKED, State.RECORDED, State.HELD, State.DRAWN, Stat
 
 
 class LeakyStock(Stock):
-    def _take(self, pool: Pool) -> Pair:
+    def _take(self, pool: Pool, _who: Identity) -> Pair:
         """As ``Stock._take``, but the pair stays where the next request finds it."""
         pool.book.make(1)
         for source, target in itertools.pairwise(_WAY):
@@ -24,5 +25,5 @@ class LeakyStock(Stock):
 
 
 if __name__ == "__main__":
-    vars(daemon)["Stock"] = LeakyStock
+    vars(pooling)["Stock"] = LeakyStock
     sys.exit(main())

@@ -41,6 +41,16 @@ def test_only_recorded_pairs_are_drawn_and_none_twice() -> None:
         assert len({pair[2] for _, pairs in batches for pair in pairs}) == 50
 
 
+def test_pairs_that_are_to_be_burnt_are_the_oldest_and_gone() -> None:
+    with shard() as driver:
+        driver.start_maker()
+        serials = driver.fill(QUICK, 10)
+        driver.send("burn", QUICK, 4)
+        assert [pair[0] for pair in driver.draw(QUICK, 3)[1]] == serials[4:7]
+        driver.send("burn", QUICK, 100)
+        assert driver.draw(QUICK, 100) == (2, [])
+
+
 def test_serial_numbers_are_never_used_again() -> None:
     with shard() as driver:
         driver.start_maker()

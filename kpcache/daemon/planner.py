@@ -1,0 +1,142 @@
+"""What the refill plan is made from: each pool's depth, demand, cost and waiters, as ``core`` wants them.
+
+It learns what a pair costs (CPU seconds, for the plan) and how long a maker takes for it (by the clock, for
+forecasts): makers in the background get less than a CPU where others work.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import trio
+
+from kpcache.core import refill
+from kpcache.core.demand import INTERVAL_S
+from kpcache.core.forecast import Busy, Forecast, forecast
+from kpcache.core.specs import SPECS
+from kpcache.core.targets import Seen, Targets
+from kpcache.daemon.pools import Pool
+
+# How far one measured key generation moves the estimate of its spec's cost.
+COST_WEIGHT: Final = 0.1
+
+
+class Planner:
+    """The pools as the plan sees them."""
+
+    def __init__(self, pools: Mapping[str, Pool], makers: int, targets: Targets | None = None) -> None:
+        """``makers`` there should be; ``targets``: of the pools whose target is adaptive, if any is."""
+        now = trio.current_time()
+        self._pools = pools
+        self._makers = makers
+        self._targets = targets
+        self._sized = now
+        self.cost_s = {name: spec.keygen_cost_s for name, spec in SPECS.items()}
+        self._pair_s = dict(self.cost_s)
+        # When each pool last missed nothing or was being made for; see ``PoolView.neglected_s``.
+        self._attended = dict.fromkeys(pools, now)
+
+    def is_long(self, spec: str) -> bool:
+        return self.cost_s[spec] > refill.LONG_KEY_S
+
+    def attended(self, spec: str) -> None:
+        """A maker has just worked for this pool."""
+        self._attended[spec] = trio.current_time()
+
+    def learn(self, spec: str, cpu_s: float, clock_s: float) -> None:
+        """What one pair has taken."""
+        self.cost_s[spec] += COST_WEIGHT * (cpu_s - self.cost_s[spec])
+        self._pair_s[spec] += COST_WEIGHT * (max(clock_s, cpu_s) - self._pair_s[spec])
+
+    def views(self, on_order: Mapping[str, int]) -> list[refill.PoolView]:
+        """The pools in which pairs are missing, with what is on order already."""
+        now = trio.current_time()
+        return [
+            view
+            for spec, pool in self._pools.items()
+            if (view := self._view(pool, on_order.get(spec, 0), now)) is not None
+        ]
+
+    def _view(self, pool: Pool, on_order: int, now: float) -> refill.PoolView | None:
+        spec, desk, available = pool.spec, pool.desk, pool.book.available
+        desk.note(now)
+        waiting = desk.servable(now)
+        is_missing = pool.target + waiting > available + on_order
+        if on_order or not is_missing:
+            self._attended[spec] = now
+        if not is_missing:
+            return None
+        rate = desk.demand.rate(now)
+        pool.ready_target = refill.ready_target(pool.target, rate)
+        return refill.PoolView(
+            spec=spec,
+            available=available,
+            on_order=on_order,
+            target=pool.target,
+            low_water=pool.low_water,
+            waiting=waiting,
+            cost_s=self.cost_s[spec],
+            neglected_s=now - self._attended[spec],
+            rate=rate,
+            burden_s=desk.least_burden(self._owed_s) if waiting else 0.0,
+        )
+
+    def _owed_s(self, uid: int) -> float:
+        """CPU seconds that makers owe because of what this user took."""
+        return sum(pool.desk.shares.owes(uid) * self.cost_s[spec] for spec, pool in self._pools.items())
+
+    def size(self, makers: int) -> None:
+        """Adapt the targets to the demand, now and then."""
+        now = trio.current_time()
+        if now - self._sized >= INTERVAL_S:
+            self._sized, self._makers = now, makers
+            self._resize(now)
+
+    def _resize(self, now: float) -> None:
+        if self._targets is None:
+            return
+        seen = {
+            spec: Seen(pool.desk.demand.lasting(now), pool.desk.demand.rate(now), self._pair_s[spec])
+            for spec, pool in self._pools.items()
+        }
+        for spec, target in self._targets.update(seen, self._makers, now).items():
+            self._pools[spec].desk.target = target
+
+    def state(self) -> dict[str, list[float]]:
+        """What is worth keeping over a restart, by spec: plain numbers."""
+        now = trio.current_time()
+        wanted = self._targets.wanted if self._targets else {}
+        return {
+            spec: [*pool.desk.demand.state(now), wanted.get(spec, 0.0)] for spec, pool in self._pools.items()
+        }
+
+    def resume(self, state: Mapping[str, Sequence[float]], away_s: float) -> None:
+        """Go on from such a state of ``away_s`` ago. Raises ``ValueError`` for one that cannot be."""
+        for spec in self._pools.keys() & state.keys():
+            weight, total, squares, _ = state[spec]
+            self._pools[spec].desk.demand.resume((weight, total, squares), away_s)
+        if self._targets is not None:
+            self._targets.resume({spec: row[3] for spec, row in state.items()}, away_s)
+            self._resize(trio.current_time())
+
+    def forecast(
+        self, spec: str, ahead: int, makers: Sequence[tuple[float, Mapping[str, int]]]
+    ) -> Forecast | None:
+        """When the pair after ``ahead`` others that must be made is there. ``makers``: for each that is up,
+        how long its pair in work has been in the making, and the pairs that it has on order."""
+        busy = [
+            Busy(
+                max(sum(count * self._pair_s[each] for each, count in orders.items()) - since_s, 0.0),
+                orders.get(spec, 0),
+            )
+            for since_s, orders in makers
+        ]
+        return forecast(ahead, self._pair_s[spec], self._goes_first_s(spec), busy)
+
+    def _goes_first_s(self, spec: str) -> float:
+        """Maker seconds for those who wait for cheaper pairs."""
+        now = trio.current_time()
+        return sum(
+            max(pool.desk.servable(now) - pool.book.available, 0) * self._pair_s[name]
+            for name, pool in self._pools.items()
+            if self.cost_s[name] < self.cost_s[spec]
+        )
