@@ -19,11 +19,12 @@ _NOTHING: Final = 1e-9  # what sums of fractions leave
 class Shares:
     """The debts of one pool's users. ``now`` is in monotonic seconds."""
 
-    __slots__ = ("_before", "_debts", "_last", "kept_percent")
+    __slots__ = ("_before", "_debts", "_free", "_last", "kept_percent")
 
     def __init__(self, kept_percent: float) -> None:
         """``kept_percent`` of the target are what no single user may take; 0 switches all of this off."""
         self.kept_percent = kept_percent
+        self._free = 1 - kept_percent / 100
         self._debts: dict[int, float] = {}
         # Who asked last and when, and the last one before that who was somebody else: enough to tell for
         # any user when another one asked, however many there are.
@@ -37,11 +38,12 @@ class Shares:
 
     def may_take(self, uid: int, target: int, now: float) -> bool:
         """Whether this user may have one more pair of a pool of this size."""
-        return self.room(uid, target) >= 1 or self.is_alone(uid, now)
+        # Each hit asks: this is ``room`` without the call.
+        return self._debts.get(uid, 0.0) + 1 <= target * self._free or self.is_alone(uid, now)
 
     def room(self, uid: int, target: int) -> float:
         """How many more pairs this user may owe when others are about."""
-        return max(target * (1 - self.kept_percent / 100) - self._debts.get(uid, 0.0), 0.0)
+        return max(target * self._free - self._debts.get(uid, 0.0), 0.0)
 
     def is_alone(self, uid: int, now: float) -> bool:
         """Whether nothing is kept back from this user, since no other has been about."""
