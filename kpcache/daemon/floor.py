@@ -67,15 +67,17 @@ class Floor:
         self._makers: dict[tuple[int, int], _Maker] = {}
         self._last_number = 0
         self._stopped = False
-        self._plan_again = math.inf  # when manners may let makers do what they keep them from now
+        # Its deadline is when manners may let makers do what they keep them from now.
+        self._quiet = trio.CancelScope()
         self.wanted = trio.Event()  # set by whoever took pairs; ``run`` plans soon after
         self.busy = trio.Event()  # set when an order is placed
 
     async def run(self) -> None:
         """Plan whenever pairs are missing, at most every ``PLAN_INTERVAL_S``. Runs until cancelled."""
         while True:
-            with trio.move_on_at(self._plan_again):
+            with self._quiet:
                 await self.wanted.wait()
+            self._quiet = trio.CancelScope()
             self.wanted = trio.Event()
             self.plan()
             await trio.sleep(PLAN_INTERVAL_S)
@@ -96,7 +98,7 @@ class Floor:
 
     def plan(self) -> None:
         """Give every idle maker its next order, if any pair is missing, and busy ones a second."""
-        self._plan_again = math.inf
+        self._quiet.deadline = math.inf
         if self._stopped:
             return
         self._planner.size(len(self._makers))
@@ -109,11 +111,11 @@ class Floor:
         leisure = self._brakes.leisure(len(self._makers) - len(idle))
         for order in refill.plan(views, idle, self._crew(leisure)):
             self._place(order)
-        if len(self._views_of_makers(orders=0)) and leisure < len(idle):
-            self._plan_again = self._brakes.next_look()
+        if leisure < len(idle) and self._views_of_makers(orders=0):
+            self._quiet.deadline = self._brakes.next_look()
         if busy := self._views_of_makers(orders=1):
-            # Who may work on goes on working: that makes no more makers busy.
-            leisure = self._brakes.leisure(0)
+            # Those without a second order end soon: what counts is how many go on.
+            leisure = self._brakes.leisure(sum(len(state.work) > 1 for state in self._makers.values()))
             for order in refill.follow_ups(self._planner.views(self._on_order()), busy, self._crew(leisure)):
                 self._place(order)
 
