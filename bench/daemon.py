@@ -34,13 +34,19 @@ class BenchError(Exception):
 class Daemon:
     """One daemon. ``pools``: target and low watermark by spec; all others have none."""
 
-    def __init__(self, nest: Nest, name: str, pools: Mapping[str, tuple[int, int]]) -> None:
-        """Start it and wait until it serves, which is before its pools are full."""
+    def __init__(
+        self,
+        nest: Nest,
+        name: str,
+        pools: Mapping[str, tuple[int, int]],
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Start it, with these further ``settings``, and wait until it serves, before its pools are full."""
         self._nest, self._name = nest, name
         folder = nest.folder / name
         folder.mkdir(mode=0o755)
         self.socket = str(folder / "kpcache.sock")
-        config = {
+        config: dict[str, dict[str, Any]] = {
             "daemon": {
                 "socket": self.socket,
                 "state_dir": str(folder / "state"),
@@ -52,6 +58,8 @@ class Daemon:
             },
             "metrics": {"listen": ""},
         }
+        for table, values in (settings or {}).items():
+            config[table] = {**config.get(table, {}), **values}
         path = folder / "kpcache.toml"
         path.write_text(tomli_w.dumps(config))
         self.client = Client(self.socket)

@@ -1,7 +1,7 @@
 """Where one pool's pairs are asked for: who may have one at once, who waits, and whose turn is next.
 
-Without the pairs: how many there are is the caller's to know. The daemon's stock and the simulator stand
-behind the same desk.
+Without the pairs: how many there are (``at_hand``, held in shards or ready) is the caller's to know. The
+daemon's stock and the simulator stand behind the same desk.
 """
 
 from collections.abc import Callable
@@ -15,22 +15,27 @@ T = TypeVar("T")
 
 # What one pool lets wait at once, one user half of it; a caller beyond is told at once. Bounds memory.
 MAX_WAITING: Final = 4096
-# Users looked at, those whose turn is next, to tell how much the makers owe for them: bounds a plan's time.
+# So many users are told apart in a plan, to bound its time; among more, nobody's share is large.
 _LOOKS: Final = 64
 
 
 class Desk(Generic[T]):
     """``T`` is a request that waits. ``now`` is in monotonic seconds, ``target`` in pairs."""
 
-    __slots__ = ("_unnoted", "demand", "queue", "shares", "target")
+    __slots__ = ("_unnoted", "demand", "kept", "queue", "shares", "target")
 
     def __init__(self, target: int, kept_percent: float, now: float) -> None:
         """``kept_percent``: see ``Shares``. A pool without a target keeps nothing for anybody."""
-        self.target = target
         self.queue: FairQueue[T] = FairQueue()
         self.shares = Shares(kept_percent)
+        self.resize(target)
         self.demand = Demand(now)
         self._unnoted = 0
+
+    def resize(self, target: int) -> None:
+        """Another target from now on."""
+        self.target = target
+        self.kept = self.shares.kept(target)
 
     # --- each request
 
@@ -39,14 +44,13 @@ class Desk(Generic[T]):
         self._unnoted += 1
         self.shares.asked(uid, now)
 
-    def may_take(self, uid: int, now: float) -> bool:
-        """Whether this user may have one of the pairs that are there."""
-        return not self.target or self.shares.may_take(uid, self.target, now)
+    def may_take(self, uid: int, at_hand: int, now: float) -> bool:
+        """Whether this user may have one of so many pairs."""
+        return at_hand > self.kept or self.shares.may_take_the_last(uid, now)
 
     def took(self, uid: int) -> None:
         """A pair was given to this user."""
-        if self.target:
-            self.shares.took(uid)
+        self.shares.took(uid)
 
     def may_queue(self, uid: int) -> str:
         """Empty, or why there is no place for one more."""
@@ -56,9 +60,9 @@ class Desk(Generic[T]):
             return f"{MAX_WAITING // 2} requests of this user wait already"
         return ""
 
-    def next_in_turn(self, now: float) -> T | None:
-        """Take out of the queue whoever is to have the pair that is there; None if nobody may."""
-        return self.queue.pop(lambda uid: self.may_take(uid, now))
+    def next_in_turn(self, at_hand: int, now: float) -> T | None:
+        """Take out of the queue whoever is to have one of so many pairs; None if nobody may."""
+        return self.queue.pop(lambda uid: self.may_take(uid, at_hand, now))
 
     # --- the plan
 
@@ -73,22 +77,22 @@ class Desk(Generic[T]):
         self.shares.repaid(count)
         self.shares.settle(missing)
 
-    def servable(self, now: float) -> int:
-        """How many of those who wait may be served as soon as pairs are there."""
-        queue, shares = self.queue, self.shares
-        if not queue or not self.target or not shares.kept_percent:
+    def servable(self, at_hand: int, now: float) -> int:
+        """How many of those who wait may have a pair, be it one of so many or one that must be made first.
+
+        The others wait until more are there than are kept back from them.
+        """
+        queue, spare = self.queue, max(at_hand - self.kept, 0)
+        if spare >= len(queue) or not self.kept or len(queue.users) > _LOOKS:
             return len(queue)
-        return sum(
-            queue.waiting(uid)
-            if shares.is_alone(uid, now)
-            else min(queue.waiting(uid), int(shares.room(uid, self.target)))
-            for uid in queue.users
-        )
+        anyway = sum(queue.waiting(uid) for uid in queue.users if self.shares.may_take_the_last(uid, now))
+        return anyway + min(len(queue) - anyway, spare)
 
     def least_burden(self, owed_s: Callable[[int], float]) -> float:
         """Of those who wait, the one for whom makers owe the least: how much, by ``owed_s`` of a user."""
         return min(map(owed_s, self.queue.users[:_LOOKS]), default=0.0)
 
-    def ahead_of(self, who: Identity, available: int) -> int:
+    def ahead_of(self, who: Identity, at_hand: int, now: float) -> int:
         """How many pairs must be made before one that ``who`` waits for from now on."""
-        return max(self.queue.ahead_of_next(who) - available, 0)
+        kept = 0 if self.shares.may_take_the_last(who.uid, now) else self.kept
+        return max(self.queue.ahead_of_next(who) + kept - at_hand, 0)

@@ -1,10 +1,13 @@
-"""A pool among several users: none of them alone can empty it while another one is about.
+"""A pool among several users: none of them alone takes the last of it while another one is about.
 
-Each user owes the pool the pairs that it took and that have not been made anew. No user's debt may become
-so large that less than the share kept back for others is left, as long as another user has asked for this
-spec in the last ``ABOUT_S``; a lone application gets the whole pool. New pairs pay off debts evenly, one to
-each debtor as long as it owes any: so under steady load a user who asks for more than its part gets what
-the others leave, and they find pairs (max-min fairness: Bertsekas and Gallager, Data Networks, sec. 6.5.2).
+A share of the target is kept back: once no more than that is left, a pair goes only to users who owe the
+pool no more than the average, and to a user who is alone, since no other has asked for this spec in the last
+``ABOUT_S``: a lone application gets the whole pool.
+
+Each user owes the pool the pairs that it took and that have not been made anew. New pairs pay off debts
+evenly, one to each debtor as long as it owes any: so under steady load a user who asks for more than its
+part gets what the others leave, and they find pairs (max-min fairness: Bertsekas and Gallager, Data
+Networks, sec. 6.5.2).
 
 Users are counted by uid: cgroups and processes can be made at will.
 """
@@ -19,13 +22,13 @@ _NOTHING: Final = 1e-9  # what sums of fractions leave
 class Shares:
     """The debts of one pool's users. ``now`` is in monotonic seconds."""
 
-    __slots__ = ("_before", "_debts", "_free", "_last", "kept_percent")
+    __slots__ = ("_before", "_debts", "_last", "_total", "kept_percent")
 
     def __init__(self, kept_percent: float) -> None:
-        """``kept_percent`` of the target are what no single user may take; 0 switches all of this off."""
+        """``kept_percent`` of the target are kept back; 0 switches all of this off."""
         self.kept_percent = kept_percent
-        self._free = 1 - kept_percent / 100
         self._debts: dict[int, float] = {}
+        self._total = 0.0
         # Who asked last and when, and the last one before that who was somebody else: enough to tell for
         # any user when another one asked, however many there are.
         self._last = self._before = (-1, _NEVER)
@@ -36,19 +39,19 @@ class Shares:
             self._before = self._last
         self._last = uid, now
 
-    def may_take(self, uid: int, target: int, now: float) -> bool:
-        """Whether this user may have one more pair of a pool of this size."""
-        # Each hit asks: this is ``room`` without the call.
-        return self._debts.get(uid, 0.0) + 1 <= target * self._free or self.is_alone(uid, now)
+    def kept(self, target: int) -> int:
+        """Pairs of a pool of this size that are kept back."""
+        return int(target * self.kept_percent / 100)
 
-    def room(self, uid: int, target: int) -> float:
-        """How many more pairs this user may owe when others are about."""
-        return max(target * self._free - self._debts.get(uid, 0.0), 0.0)
-
-    def is_alone(self, uid: int, now: float) -> bool:
-        """Whether nothing is kept back from this user, since no other has been about."""
+    def may_take_the_last(self, uid: int, now: float) -> bool:
+        """Whether this user may have a pair although no more than the kept share is left."""
+        debt = self._debts.get(uid, 0.0)
+        # Whoever is about and owes nothing counts in the average too: there are two users at least.
+        users = max(len(self._debts) + (uid not in self._debts), 2)
+        if debt * users <= self._total + _NOTHING or not self.kept_percent:
+            return True
         _, at = self._before if self._last[0] == uid else self._last
-        return not self.kept_percent or now - at >= ABOUT_S
+        return now - at >= ABOUT_S
 
     def owes(self, uid: int) -> float:
         """Pairs that this user took and that have not been made anew."""
@@ -57,6 +60,7 @@ class Shares:
     def took(self, uid: int) -> None:
         """A user was given a pair."""
         self._debts[uid] = self._debts.get(uid, 0.0) + 1
+        self._total += 1
 
     def repaid(self, pairs: float) -> None:
         """So many new pairs have come to the pool."""
@@ -65,9 +69,9 @@ class Shares:
             pairs -= each * len(self._debts)
             left = {uid: debt - each for uid, debt in self._debts.items()}
             self._debts = {uid: debt for uid, debt in left.items() if debt > _NOTHING}
+        self._total = sum(self._debts.values())
 
     def settle(self, missing: int) -> None:
         """No more pairs than this are missing: nobody owes any more for a pool that is full."""
-        total = sum(self._debts.values())
-        if total > missing:
-            self.repaid(total - missing)
+        if self._total > missing:
+            self.repaid(self._total - missing)

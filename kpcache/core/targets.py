@@ -79,9 +79,9 @@ class Targets:
         for spec in self._bounds:
             each = seen[spec]
             # Of several makers one is kept from long keys, so a cheap pair is begun as soon as an order ends.
-            behind_s = max(asked_for, default=0.0)
-            if makers > 1 and each.pair_s <= LONG_KEY_S:
-                behind_s = ORDER_CPU_S
+            behind_s = ORDER_CPU_S
+            if makers < 2 or each.pair_s > LONG_KEY_S:
+                behind_s = max(asked_for, default=0.0) * _longest(self._chance)
             reaction_s = behind_s + each.pair_s
             need = needed(rates[spec], each.lasting.dispersion, use, reaction_s, self._chance)
             self.wanted[spec] = max(need, fallen(self.wanted[spec], now - self._at))
@@ -102,6 +102,12 @@ def needed(rate: float, dispersion: float, utilisation: float, reaction_s: float
     meanwhile = rate * reaction_s
     queue = tail * (dispersion + SERVICE_VARIATION) / (2 * idle)
     return math.ceil(meanwhile + math.sqrt(2 * tail * dispersion * meanwhile) + queue)
+
+
+def _longest(chance: float) -> float:
+    """How many times its mean a key takes at most, but for this chance; it is part fixed, part exponential."""
+    spread = math.sqrt(SERVICE_VARIATION)
+    return 1 - spread - spread * math.log(chance)
 
 
 def default_low_water(target: int) -> int:

@@ -68,7 +68,9 @@ class Learned:
 
     def _write(self, text: str) -> None:
         temporary = self._path.with_suffix(".new")
-        temporary.write_text(text)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o600), "w") as file:
+            file.write(text)
         os.replace(temporary, self._path)
 
 

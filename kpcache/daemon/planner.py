@@ -59,7 +59,7 @@ class Planner:
     def _view(self, pool: Pool, on_order: int, now: float) -> refill.PoolView | None:
         spec, desk, available = pool.spec, pool.desk, pool.book.available
         desk.note(now)
-        waiting = desk.servable(now)
+        waiting = desk.servable(pool.at_hand, now)
         is_missing = pool.target + waiting > available + on_order
         if on_order or not is_missing:
             self._attended[spec] = now
@@ -99,7 +99,7 @@ class Planner:
             for spec, pool in self._pools.items()
         }
         for spec, target in self._targets.update(seen, self._makers, now).items():
-            self._pools[spec].desk.target = target
+            self._pools[spec].desk.resize(target)
 
     def state(self) -> dict[str, list[float]]:
         """What is worth keeping over a restart, by spec: plain numbers."""
@@ -136,7 +136,7 @@ class Planner:
         """Maker seconds for those who wait for cheaper pairs."""
         now = trio.current_time()
         return sum(
-            max(pool.desk.servable(now) - pool.book.available, 0) * self._pair_s[name]
+            max(pool.desk.servable(pool.at_hand, now) - pool.book.available, 0) * self._pair_s[name]
             for name, pool in self._pools.items()
             if self.cost_s[name] < self.cost_s[spec]
         )

@@ -90,9 +90,14 @@ class Pool:
     def fill(self) -> Fill:
         return Fill(self.book.available, self.low_water, self.target)
 
+    @property
+    def at_hand(self) -> int:
+        """Pairs that are ready or held."""
+        return len(self.ready) + self.book.held
+
     def is_dry(self, now: float) -> bool:
         """No pair at hand for one more request: what is ready or held is promised to those who wait."""
-        return len(self.ready) + sum(self.held.values()) <= self.desk.servable(now)
+        return self.at_hand <= self.desk.servable(self.at_hand, now)
 
     def ages_of(self, shard: int) -> AgeLine:
         """The ages of what this shard holds."""

@@ -64,7 +64,7 @@ class Stock:
         desk.asked(who.uid, now)
         if self._buckets is not None and (wait_s := self._buckets.take(who.uid, spec, now)):
             raise refusals.too_fast(spec, wait_s)
-        if not pool.ready or not desk.may_take(who.uid, now):
+        if not pool.ready or not desk.may_take(who.uid, pool.at_hand, now):
             return None
         pair = self._take(pool, who)
         if len(pool.ready) * 2 <= pool.ready_target:
@@ -89,13 +89,13 @@ class Stock:
 
     def _join_queue(self, pool: Pool, wait_s: float, who: Identity, recheck: Callable[[], None]) -> Waiter:
         spec, now = pool.spec, self._clock()
-        dry, may = pool.is_dry(now), pool.desk.may_take(who.uid, now)
+        dry, may = pool.is_dry(now), pool.desk.may_take(who.uid, pool.at_hand, now)
         pool.book.dry += dry
         late = refusals.dry if may else refusals.kept_back
         if full := pool.desk.may_queue(who.uid):
             raise refusals.overloaded(f"{full} for {spec}", self._served_s(pool, who))
         if dry or not may:
-            forecast = self._forecast(spec, pool.desk.ahead_of(who, 0 if dry else pool.book.available))
+            forecast = self._forecast(spec, pool.desk.ahead_of(who, pool.at_hand, now))
             if wait_s <= 0 or (forecast is not None and forecast.at_best_s > wait_s):
                 raise late(spec, forecast.served_s if forecast else None)
             deadline = now + wait_s
@@ -109,7 +109,7 @@ class Stock:
 
     def _served_s(self, pool: Pool, who: Identity) -> float | None:
         """When a request that this client made now would have its pair; None if that is not known."""
-        forecast = self._forecast(pool.spec, pool.desk.ahead_of(who, 0))
+        forecast = self._forecast(pool.spec, pool.desk.ahead_of(who, pool.at_hand, self._clock()))
         return forecast.served_s if forecast else None
 
     async def wait(self, waiter: Waiter) -> Pair:
@@ -240,7 +240,7 @@ class Stock:
         self._needs_plan()
 
     def _serve_waiters(self, pool: Pool, now: float) -> None:
-        while pool.ready and (waiter := pool.desk.next_in_turn(now)):
+        while pool.ready and (waiter := pool.desk.next_in_turn(pool.at_hand, now)):
             try:
                 waiter.recheck()
             except KpcacheError as refusal:
@@ -251,7 +251,7 @@ class Stock:
 
     def _draw_ahead(self, pool: Pool, now: float) -> None:
         """Ask shards for what the ready set lacks, before it is needed."""
-        waiting = pool.desk.servable(now)
+        waiting = pool.desk.servable(pool.at_hand, now)
         coming = len(pool.ready) + sum(pool.drawing.values())
         missing = pool.ready_target + waiting - coming
         if missing > 0 and (waiting or coming * 2 <= pool.ready_target):

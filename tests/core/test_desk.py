@@ -13,46 +13,56 @@ def desk(target: int = 10, kept: float = 20) -> Desk[str]:
     return Desk(target, kept, 0.0)
 
 
-def taken(it: Desk[str], who: Identity, most: int = 100) -> int:
-    for number in range(most):
+def taken(it: Desk[str], who: Identity, at_hand: int) -> int:
+    """How many of the pairs that are there a user gets."""
+    for number in range(at_hand):
         it.asked(who.uid, 1.0)
-        if not it.may_take(who.uid, 1.0):
+        if not it.may_take(who.uid, at_hand - number, 1.0):
             return number
         it.took(who.uid)
-    return most
+    return at_hand
 
 
-def test_a_user_who_has_taken_its_share_waits_for_new_pairs_while_others_take_what_is_there() -> None:
+def test_a_user_who_took_much_waits_until_more_is_there_than_is_kept_while_others_take_that() -> None:
     it = desk()
     it.asked(BOB.uid, 0.0)
-    assert taken(it, ALICE) == 8
+    assert taken(it, ALICE, 10) == 8
     it.queue.put(ALICE, "alice 1")
     it.queue.put(ALICE, "alice 2")
     it.queue.put(BOB, "bob")
-    assert it.servable(1.0) == 1
-    assert it.next_in_turn(1.0) == "bob"
-    assert it.next_in_turn(1.0) is None
-    it.made(1, missing=8)
-    assert it.servable(1.0) == 1
-    assert it.next_in_turn(1.0) == "alice 1"
+    assert it.servable(2, 1.0) == 1
+    assert it.ahead_of(ALICE, 2, 1.0) == 3
+    assert it.next_in_turn(2, 1.0) == "bob"
+    it.took(BOB.uid)
+    assert it.next_in_turn(1, 1.0) is None
+    it.made(2, missing=7)
+    assert it.servable(3, 1.0) == 1
+    assert it.next_in_turn(3, 1.0) == "alice 1"
     it.took(ALICE.uid)
-    assert it.next_in_turn(1.0) is None
+    assert it.next_in_turn(2, 1.0) is None
 
 
 def test_a_pool_that_is_full_again_is_owed_nothing() -> None:
     it = desk()
     it.asked(BOB.uid, 0.0)
-    taken(it, ALICE)
+    taken(it, ALICE, 10)
     it.made(1, missing=0)
-    assert taken(it, ALICE) == 8
+    assert taken(it, ALICE, 10) == 8
+
+
+def test_another_target_keeps_another_share() -> None:
+    it = desk()
+    it.asked(BOB.uid, 0.0)
+    it.resize(100)
+    assert taken(it, ALICE, 100) == 80
 
 
 def test_a_pool_without_a_target_keeps_nothing_back() -> None:
     it = desk(target=0)
     it.asked(BOB.uid, 0.0)
-    assert taken(it, ALICE) == 100
+    assert taken(it, ALICE, 100) == 100
     it.queue.put(ALICE, "one")
-    assert it.servable(1.0) == 1
+    assert it.servable(0, 1.0) == 1
 
 
 def test_the_queue_has_an_end_and_one_user_half_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +101,9 @@ def test_the_least_burden_is_that_of_the_waiting_user_who_cost_least() -> None:
 
 def test_pairs_that_are_there_are_not_waited_for() -> None:
     it = desk(kept=0)
-    assert it.ahead_of(ALICE, 0) == 0
+    assert it.ahead_of(ALICE, 0, 1.0) == 0
     it.queue.put(ALICE, "a")
     it.queue.put(ALICE, "b")
-    assert (it.ahead_of(ALICE, 0), it.ahead_of(BOB, 0), it.ahead_of(ALICE, 1)) == (2, 1, 1)
+    assert it.ahead_of(ALICE, 0, 1.0) == 2
+    assert it.ahead_of(BOB, 0, 1.0) == 1
+    assert it.ahead_of(ALICE, 1, 1.0) == 1
