@@ -1,0 +1,179 @@
+"""kpcache's own rules, put together from ``core`` as the daemon does it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from kpcache.core import refill
+from kpcache.core.desk import Desk
+from kpcache.core.fair_queue import Identity
+from kpcache.core.forecast import Busy, forecast
+from kpcache.core.targets import Bounds, Seen, Targets
+from kpcache.simulator.world import Maker, Order, PoolSize, Request, World
+
+# How far one measured key generation moves the estimate of its spec's cost.
+_COST_WEIGHT: Final = 0.1
+# How often adaptive targets are worked out anew.
+_TARGETS_INTERVAL_S: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``kept_percent``: see ``core/shares``. Pools in ``adaptive`` have ``target = "auto"`` within these
+    bounds, for a dry pool with a chance of ``chance``; the others keep their size."""
+
+    kept_percent: float = 25.0
+    adaptive: Mapping[str, Bounds] = field(default_factory=dict)
+    chance: float = 0.001
+
+
+class KpcacheRules:
+    """See ``engine.Rules``."""
+
+    def __init__(self, world: World, pools: Mapping[str, PoolSize], settings: Settings) -> None:
+        self._world = world
+        self._desks: dict[str, Desk[Request]] = {
+            spec: Desk(size.target, settings.kept_percent, 0.0) for spec, size in pools.items()
+        }
+        self._low_water = {spec: size.low_water for spec, size in pools.items()}
+        self._cost_s = dict(world.machine.cost_s)
+        # When each pool last missed nothing or was being made for; see ``PoolView.neglected_s``.
+        self._attended = dict.fromkeys(pools, 0.0)
+        self._adaptive = settings.adaptive
+        self._targets = Targets(
+            settings.adaptive, chance=settings.chance, max_pairs=10**6, max_bytes=10**10, now=0.0
+        )
+        self._targets_due_s = _TARGETS_INTERVAL_S
+
+    def targets(self) -> dict[str, int]:
+        """The targets in force."""
+        return {spec: desk.target for spec, desk in self._desks.items()}
+
+    # --- requests
+
+    def asks(self, request: Request, now: float) -> bool | None:
+        desk, uid = self._desks[request.spec], request.uid
+        desk.asked(uid, now)
+        if self._world.at_hand[request.spec] and desk.may_take(uid, now):
+            return True
+        if request.wait_s <= 0 or desk.may_queue(uid) or self._is_too_late(request):
+            return False
+        desk.queue.put(Identity(uid), request)
+        return None
+
+    def _is_too_late(self, request: Request) -> bool:
+        """Whether it takes more than luck to serve it in time. What other pools need first is not counted:
+        a request is not turned away for what may be."""
+        spec = request.spec
+        ahead = self._desks[spec].ahead_of(Identity(request.uid), self._world.at_hand[spec])
+        makers = [self._busy(maker, spec) for maker in self._world.makers if maker.alive]
+        expected = forecast(ahead, self._cost_s[spec], 0.0, makers)
+        return expected is not None and request.wait_s < expected.at_best_s
+
+    def _busy(self, maker: Maker, spec: str) -> Busy:
+        free_in_s, pairs = 0.0, 0
+        for work in maker.work:
+            free_in_s += work.due * self._cost_s[work.spec]
+            pairs += work.due if work.spec == spec else 0
+        return Busy(free_in_s, pairs)
+
+    def next_waiter(self, spec: str, now: float) -> Request | None:
+        return self._desks[spec].next_in_turn(now)
+
+    def forget(self, request: Request) -> None:
+        self._desks[request.spec].queue.remove(Identity(request.uid), request)
+
+    def took(self, request: Request) -> None:
+        self._desks[request.spec].took(request.uid)
+
+    # --- makers
+
+    def made(self, spec: str, count: int, cpu_s: float) -> None:
+        self._cost_s[spec] += _COST_WEIGHT * (cpu_s - self._cost_s[spec])
+        desk = self._desks[spec]
+        desk.made(count, max(desk.target - self._world.at_hand[spec], 0))
+
+    def lost(self, spec: str, count: int) -> None:
+        """The plan counts what is there."""
+
+    def wake_s(self, now: float) -> float:  # noqa: ARG002 - of the interface
+        return math.inf
+
+    def plan(self, now: float) -> Sequence[Order]:
+        if self._adaptive and now >= self._targets_due_s:
+            self._size_targets(now)
+        orders = self._decide(refill.plan, now, 0, {})
+        added: dict[str, int] = {}
+        for order in orders:
+            added[order.spec] = added.get(order.spec, 0) + order.count
+        return orders + self._decide(refill.follow_ups, now, 1, added)
+
+    def _size_targets(self, now: float) -> None:
+        self._targets_due_s = now + _TARGETS_INTERVAL_S
+        seen = {
+            spec: Seen(desk.demand.lasting(now), desk.demand.rate(now), self._cost_s[spec])
+            for spec, desk in self._desks.items()
+        }
+        for spec, target in self._targets.update(seen, self._world.alive, now).items():
+            self._desks[spec].target = target
+            self._low_water[spec] = target // 4
+
+    def _decide(
+        self,
+        decide: Callable[..., list[refill.Order]],
+        now: float,
+        has_orders: int,
+        added: Mapping[str, int],
+    ) -> list[Order]:
+        """Orders for makers that have so many: the first for idle ones, a second for busy ones."""
+        views = [
+            refill.MakerView(maker.shard, number, maker.proved)
+            for number, maker in enumerate(self._world.makers)
+            if maker.alive and len(maker.work) == has_orders and (not has_orders or self._may_follow(maker))
+        ]
+        if not views:
+            return []
+        alive = self._world.alive
+        long_orders = sum(self._is_long(maker.work[0].spec) for maker in self._world.makers if maker.work)
+        crew = refill.Crew(alive, long_orders, alive)
+        orders = decide(self._views(now, added), views, crew)
+        return [Order(order.maker, order.spec, order.count) for order in orders]
+
+    def _may_follow(self, maker: Maker) -> bool:
+        return maker.proved and not self._is_long(maker.work[0].spec)
+
+    def _is_long(self, spec: str) -> bool:
+        return self._cost_s[spec] > refill.LONG_KEY_S
+
+    def _views(self, now: float, added: Mapping[str, int]) -> list[refill.PoolView]:
+        """The pools that miss something."""
+        on_order = self._world.on_order()
+        views = []
+        for spec, desk in self._desks.items():
+            desk.note(now)
+            ordered = on_order[spec] + added.get(spec, 0)
+            available, waiting = self._world.at_hand[spec], desk.servable(now)
+            is_missing = desk.target + waiting > available + ordered
+            if ordered or not is_missing:
+                self._attended[spec] = now
+            if is_missing:
+                views.append(
+                    refill.PoolView(
+                        spec=spec,
+                        available=available,
+                        on_order=ordered,
+                        target=desk.target,
+                        low_water=self._low_water[spec],
+                        waiting=waiting,
+                        cost_s=self._cost_s[spec],
+                        neglected_s=now - self._attended[spec],
+                        rate=desk.demand.rate(now),
+                        burden_s=desk.least_burden(self._owed_s) if waiting else 0.0,
+                    )
+                )
+        return views
+
+    def _owed_s(self, uid: int) -> float:
+        """CPU seconds that makers owe for pairs that this user took, of all pools."""
+        return sum(desk.shares.owes(uid) * self._cost_s[spec] for spec, desk in self._desks.items())
