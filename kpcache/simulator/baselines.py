@@ -48,9 +48,7 @@ class _Plain:
         return math.inf
 
     def _idle(self) -> list[int]:
-        return [
-            number for number, maker in enumerate(self._world.makers) if maker.alive and not maker.work
-        ]
+        return [number for number, _ in self._world.with_orders(0)]
 
 
 class RefillOnTake(_Plain):
@@ -94,11 +92,10 @@ class MinMaxDelay(_Plain):
 
     def _wanting(self) -> list[str]:
         """The specs whose pools are not full and whose workers rest."""
-        on_order = self._world.on_order()
         return [
             spec
             for spec, size in self._pools.items()
-            if not on_order[spec] and self._world.at_hand[spec] < size.target
+            if not self._world.on_order[spec] and self._world.at_hand[spec] < size.target
         ]
 
     def _due_s(self, spec: str) -> float:

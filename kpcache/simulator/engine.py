@@ -10,11 +10,12 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 from kpcache.core.specs import SPECS
 from kpcache.simulator.loads import Load
-from kpcache.simulator.world import Arrival, Ending, Loss, Maker, Order, Request, Work, World, cpu_s
+from kpcache.simulator.world import Arrival, Ending, Loss, Order, Request, World, cpu_s
 
 PLAN_INTERVAL_S: Final = 0.02
 
@@ -47,7 +48,6 @@ class Rules(Protocol):
         """When to plan again though nothing has happened; infinity for never."""
 
 
-
 @dataclass
 class Run:
     """What happened. ``made`` and the counts after it are pairs by spec; ``switches``: orders of another
@@ -62,6 +62,7 @@ class Run:
     left: dict[str, int] = field(default_factory=dict)
     orders: int = 0
     switches: int = 0
+    # Pairs at hand at even times, in the order of the load's pools.
     levels: list[tuple[float, list[int]]] = field(default_factory=list)
 
 
@@ -96,7 +97,7 @@ class _Engine:
     def run(self, arrivals: Iterator[Arrival], samples: int) -> Run:
         self._next_arrival(arrivals)
         for loss in self._load.losses:
-            self._at(loss.at_s, lambda loss=loss: self._lose(loss))
+            self._at(loss.at_s, partial(self._lose, loss))
         for number in range(samples):
             self._at(self._load.duration_s * number / samples, self._sample)
         self._want_plan()
@@ -150,7 +151,6 @@ class _Engine:
             self._end(request, Ending.TIMED_OUT)
 
     def _end(self, request: Request, ending: Ending) -> None:
-        assert request.ending is None
         request.ending, request.ended_s = ending, self._now
 
     # --- makers
@@ -172,12 +172,10 @@ class _Engine:
         self._planned_s, self._plan_at_s = self._now, math.inf
         for order in self._rules.plan(self._now):
             maker = self._world.makers[order.maker]
-            assert maker.alive
-            assert order.count > 0
             self._run.orders += 1
             self._run.switches += maker.last_spec not in ("", order.spec)
             maker.last_spec = order.spec
-            maker.work.append(Work(order.spec, order.count))
+            self._world.place(order)
             if len(maker.work) == 1:
                 self._begin(order.maker)
         if (wake_s := self._rules.wake_s(self._now)) < math.inf:
@@ -196,17 +194,13 @@ class _Engine:
         maker = self._world.makers[number]
         if maker.life != life:
             return
-        work = maker.work[0]
-        work.due -= count
+        spec = maker.work[0].spec
+        is_done = self._world.hand_over(maker, count)
         maker.proved = True
-        is_done = not work.due
-        if is_done:
-            maker.work.popleft()
         self._run.cpu_s += took_s
-        self._run.made[work.spec] += count
-        self._world.put(work.spec, maker.shard, count)
-        self._rules.made(work.spec, count, took_s / count)
-        self._serve(work.spec)
+        self._run.made[spec] += count
+        self._rules.made(spec, count, took_s / count)
+        self._serve(spec)
         if maker.work:
             self._begin(number)
         if is_done:
@@ -217,28 +211,19 @@ class _Engine:
             self._give(request)
 
     def _lose(self, loss: Loss) -> None:
-        gone = self._world.lose(loss.shard)
-        for spec, count in gone.items():
-            self._run.lost[spec] += count
-        for maker in self._makers_of(loss.shard):
+        for maker in self._world.of_shard(loss.shard):
             self._run.cpu_s += self._now - maker.begun_s if maker.work else 0.0
-            for work in maker.work:
-                gone[work.spec] += work.due
-            maker.work.clear()
-            maker.alive, maker.proved, maker.last_spec = False, False, ""
-            maker.life += 1
-        for spec, count in gone.items():
-            self._rules.lost(spec, count)
+        held, ordered = self._world.lose(loss.shard)
+        for spec, count in held.items():
+            self._run.lost[spec] += count
+            self._rules.lost(spec, count + ordered[spec])
         self._at(loss.back_s, lambda: self._come_back(loss.shard))
         self._want_plan()
 
     def _come_back(self, shard: int) -> None:
-        for maker in self._makers_of(shard):
+        for maker in self._world.of_shard(shard):
             maker.alive = True
         self._plan()
-
-    def _makers_of(self, shard: int) -> list[Maker]:
-        return [maker for maker in self._world.makers if maker.shard == shard]
 
     # --- the books
 

@@ -1,8 +1,8 @@
 """kpcache's own rules, put together from ``core`` as the daemon does it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from kpcache.core import refill
@@ -103,11 +103,24 @@ class KpcacheRules:
     def plan(self, now: float) -> Sequence[Order]:
         if self._adaptive and now >= self._targets_due_s:
             self._size_targets(now)
-        orders = self._decide(refill.plan, now, 0, {})
-        added: dict[str, int] = {}
-        for order in orders:
-            added[order.spec] = added.get(order.spec, 0) + order.count
-        return orders + self._decide(refill.follow_ups, now, 1, added)
+        idle, busy = self._world.with_orders(0), self._world.with_orders(1)
+        if not idle and not busy:
+            return []
+        alive = self._world.alive
+        long_orders = sum(self._is_long(maker.work[0].spec) for maker in self._world.makers if maker.work)
+        views = [self._view(spec, desk, now) for spec, desk in self._desks.items()]
+        orders = refill.plan(views, _maker_views(idle), refill.Crew(alive, long_orders, alive))
+        # Makers that are in the middle of a long key, or have proved nothing, get no second order.
+        may_follow = [each for each in busy if each[1].proved and not self._is_long(each[1].work[0].spec)]
+        if may_follow:
+            ordered, long_orders = (
+                _summed(orders),
+                long_orders + sum(self._is_long(each.spec) for each in orders),
+            )
+            views = [replace(view, on_order=view.on_order + ordered.get(view.spec, 0)) for view in views]
+            crew = refill.Crew(alive, long_orders, alive)
+            orders += refill.follow_ups(views, _maker_views(may_follow), crew)
+        return [Order(order.maker, order.spec, order.count) for order in orders]
 
     def _size_targets(self, now: float) -> None:
         self._targets_due_s = now + _TARGETS_INTERVAL_S
@@ -119,61 +132,40 @@ class KpcacheRules:
             self._desks[spec].target = target
             self._low_water[spec] = target // 4
 
-    def _decide(
-        self,
-        decide: Callable[..., list[refill.Order]],
-        now: float,
-        has_orders: int,
-        added: Mapping[str, int],
-    ) -> list[Order]:
-        """Orders for makers that have so many: the first for idle ones, a second for busy ones."""
-        views = [
-            refill.MakerView(maker.shard, number, maker.proved)
-            for number, maker in enumerate(self._world.makers)
-            if maker.alive and len(maker.work) == has_orders and (not has_orders or self._may_follow(maker))
-        ]
-        if not views:
-            return []
-        alive = self._world.alive
-        long_orders = sum(self._is_long(maker.work[0].spec) for maker in self._world.makers if maker.work)
-        crew = refill.Crew(alive, long_orders, alive)
-        orders = decide(self._views(now, added), views, crew)
-        return [Order(order.maker, order.spec, order.count) for order in orders]
-
-    def _may_follow(self, maker: Maker) -> bool:
-        return maker.proved and not self._is_long(maker.work[0].spec)
-
     def _is_long(self, spec: str) -> bool:
         return self._cost_s[spec] > refill.LONG_KEY_S
 
-    def _views(self, now: float, added: Mapping[str, int]) -> list[refill.PoolView]:
-        """The pools that miss something."""
-        on_order = self._world.on_order()
-        views = []
-        for spec, desk in self._desks.items():
-            desk.note(now)
-            ordered = on_order[spec] + added.get(spec, 0)
-            available, waiting = self._world.at_hand[spec], desk.servable(now)
-            is_missing = desk.target + waiting > available + ordered
-            if ordered or not is_missing:
-                self._attended[spec] = now
-            if is_missing:
-                views.append(
-                    refill.PoolView(
-                        spec=spec,
-                        available=available,
-                        on_order=ordered,
-                        target=desk.target,
-                        low_water=self._low_water[spec],
-                        waiting=waiting,
-                        cost_s=self._cost_s[spec],
-                        neglected_s=now - self._attended[spec],
-                        rate=desk.demand.rate(now),
-                        burden_s=desk.least_burden(self._owed_s) if waiting else 0.0,
-                    )
-                )
-        return views
+    def _view(self, spec: str, desk: Desk[Request], now: float) -> refill.PoolView:
+        desk.note(now)
+        available, on_order = self._world.at_hand[spec], self._world.on_order[spec]
+        waiting = desk.servable(now)
+        if on_order or desk.target + waiting <= available:
+            self._attended[spec] = now
+        return refill.PoolView(
+            spec=spec,
+            available=available,
+            on_order=on_order,
+            target=desk.target,
+            low_water=self._low_water[spec],
+            waiting=waiting,
+            cost_s=self._cost_s[spec],
+            neglected_s=now - self._attended[spec],
+            rate=desk.demand.rate(now),
+            burden_s=desk.least_burden(self._owed_s) if waiting else 0.0,
+        )
 
     def _owed_s(self, uid: int) -> float:
         """CPU seconds that makers owe for pairs that this user took, of all pools."""
         return sum(desk.shares.owes(uid) * self._cost_s[spec] for spec, desk in self._desks.items())
+
+
+def _maker_views(makers: Sequence[tuple[int, Maker]]) -> list[refill.MakerView]:
+    return [refill.MakerView(maker.shard, number, maker.proved) for number, maker in makers]
+
+
+def _summed(orders: Sequence[refill.Order]) -> dict[str, int]:
+    """Pairs by spec."""
+    ordered: dict[str, int] = {}
+    for order in orders:
+        ordered[order.spec] = ordered.get(order.spec, 0) + order.count
+    return ordered

@@ -13,8 +13,8 @@ class Scores:
     """Of all but ``fairness``, ``least_share`` and ``served_share`` less is better.
 
     ``dry_share``: requests that were given no pair at once; ``served_share``: those that were given one in
-    the end. Waits are of those served, ``told_p99_s`` the time until the others knew. ``cpu_per_pair_s``:
-    CPU seconds used for each pair given. ``fairness``: Jain's index over users of what each was given of
+    the end. Waits are of those served, ``vain_s`` what the others waited in vain, spread over all requests.
+    ``cpu_per_pair_s``: CPU seconds for each pair given; what lies in the pools in the end was not used up. ``fairness``: Jain's index over users of what each was given of
     its fair share; ``least_share``: that part for the user who got the least of its own. ``switch_share``:
     orders for which a maker changed its spec.
     """
@@ -23,7 +23,7 @@ class Scores:
     served_share: float
     wait_p50_s: float
     wait_p99_s: float
-    told_p99_s: float
+    vain_s: float
     cpu_s: float
     cpu_per_pair_s: float
     fairness: float
@@ -35,16 +35,17 @@ def score(run: Run, cost_s: Mapping[str, float]) -> Scores:
     """``cost_s``: what a pair of each spec is worth, in CPU seconds."""
     requests = run.requests
     waits = sorted(each.ended_s - each.at_s for each in requests if each.ending is Ending.GIVEN)
-    told = sorted(each.ended_s - each.at_s for each in requests if each.ending is not Ending.GIVEN)
+    vain_s = sum(each.ended_s - each.at_s for each in requests if each.ending is not Ending.GIVEN)
+    stock_s = sum((count - run.left[spec]) * cost_s[spec] for spec, count in run.start.items())
     parts = list(fair_parts(requests, cost_s).values())
     return Scores(
         dry_share=_share(sum(not each.found for each in requests), len(requests)),
         served_share=_share(len(waits), len(requests)),
         wait_p50_s=quantile(waits, 0.5),
         wait_p99_s=quantile(waits, 0.99),
-        told_p99_s=quantile(told, 0.99),
+        vain_s=_share(vain_s, len(requests)),
         cpu_s=run.cpu_s,
-        cpu_per_pair_s=_share(run.cpu_s, len(waits)),
+        cpu_per_pair_s=_share(run.cpu_s + stock_s, len(waits)),
         fairness=jain(parts),
         least_share=min(parts, default=1.0),
         switch_share=_share(run.switches, run.orders),

@@ -1,6 +1,7 @@
 """What there is at a moment: pairs by spec and shard, makers with their orders, requests."""
 
 import enum
+import math
 import random
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ from kpcache.core.targets import SERVICE_VARIATION
 
 # An RSA key's time as a part that all keys take and an exponential one: the search for primes is nearly
 # geometric. The exponential's share of the mean gives the squared coefficient of variation.
-_EXPONENTIAL_SHARE: Final = SERVICE_VARIATION**0.5
+_EXPONENTIAL_SHARE: Final = math.sqrt(SERVICE_VARIATION)
 # The other specs' keys all take the same steps; what differs is the machine's mood.
 _UNEVEN: Final = 0.1
 
@@ -71,7 +72,8 @@ class Request:
     ended_s: float = 0.0
 
 
-class Order(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Order:
     """What a maker, by its number, is to make."""
 
     maker: int
@@ -109,19 +111,35 @@ class World:
         self.makers = [Maker(number % machine.shards) for number in range(machine.cores)]
         self._held = {spec: [0] * machine.shards for spec in specs}
         self.at_hand = dict.fromkeys(self._held, 0)
+        self.on_order = dict.fromkeys(self._held, 0)
 
     @property
     def alive(self) -> int:
         """How many makers there are at present."""
         return sum(maker.alive for maker in self.makers)
 
-    def on_order(self) -> dict[str, int]:
-        """Pairs in the making or ordered, by spec."""
-        found = dict.fromkeys(self._held, 0)
-        for maker in self.makers:
-            for work in maker.work:
-                found[work.spec] += work.due
-        return found
+    def with_orders(self, count: int) -> list[tuple[int, Maker]]:
+        """The makers that have so many orders, with their numbers."""
+        return [
+            (number, maker)
+            for number, maker in enumerate(self.makers)
+            if len(maker.work) == count and maker.alive
+        ]
+
+    def place(self, order: Order) -> None:
+        """An order is on its way."""
+        self.makers[order.maker].work.append(Work(order.spec, order.count))
+        self.on_order[order.spec] += order.count
+
+    def hand_over(self, maker: Maker, count: int) -> bool:
+        """A maker has made some pairs of its first order; whether that is done."""
+        work = maker.work[0]
+        work.due -= count
+        self.on_order[work.spec] -= count
+        self.put(work.spec, maker.shard, count)
+        if not work.due:
+            maker.work.popleft()
+        return not work.due
 
     def put(self, spec: str, shard: int, count: int) -> None:
         """Pairs that are there from now on."""
@@ -134,13 +152,24 @@ class World:
         held[held.index(max(held))] -= 1
         self.at_hand[spec] -= 1
 
-    def lose(self, shard: int) -> dict[str, int]:
-        """A shard's pairs are gone; how many, by spec."""
-        lost = {spec: held[shard] for spec, held in self._held.items()}
-        for spec, count in lost.items():
-            self._held[spec][shard] = 0
-            self.at_hand[spec] -= count
-        return lost
+    def lose(self, shard: int) -> tuple[dict[str, int], dict[str, int]]:
+        """A shard is gone: the pairs it held, and those on order with its makers, by spec."""
+        held = {spec: counts[shard] for spec, counts in self._held.items()}
+        ordered = dict.fromkeys(self._held, 0)
+        for spec, count in held.items():
+            self.put(spec, shard, -count)
+        for maker in self.of_shard(shard):
+            for work in maker.work:
+                ordered[work.spec] += work.due
+                self.on_order[work.spec] -= work.due
+            maker.work.clear()
+            maker.alive, maker.proved, maker.last_spec = False, False, ""
+            maker.life += 1
+        return held, ordered
+
+    def of_shard(self, shard: int) -> list[Maker]:
+        """A shard's makers."""
+        return [maker for maker in self.makers if maker.shard == shard]
 
 
 def cpu_s(spec: str, mean_s: float, count: int, luck: random.Random) -> float:
