@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from kpcache import __version__
-from kpcache.cli import check_config, decrypt, get, keyring, serve, status, wait
+from kpcache.cli import check_config, decrypt, get, keyring, plan, serve, status, wait
 from kpcache.cli.output import UsageError, complain, drop, in_words
 from kpcache.errors import KpcacheError
 
@@ -17,6 +17,7 @@ _COMMANDS = {
     "status": status,
     "wait": wait,
     "keyring": keyring,
+    "plan": plan,
     "check-config": check_config,
 }
 # What a shell shows for a program that SIGINT or SIGPIPE ended.

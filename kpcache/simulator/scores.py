@@ -14,9 +14,10 @@ class Scores:
 
     ``dry_share``: requests that were given no pair at once; ``served_share``: those that were given one in
     the end. Waits are of those served, ``vain_s`` what the others waited in vain, spread over all requests.
-    ``cpu_per_pair_s``: CPU seconds for each pair given; what lies in the pools in the end was not used up. ``fairness``: Jain's index over users of what each was given of
-    its fair share; ``least_share``: that part for the user who got the least of its own. ``switch_share``:
-    orders for which a maker changed its spec.
+    ``cpu_per_pair_s``: CPU seconds for each pair given; what lies in the pools in the end was not used up.
+    ``fairness``: Jain's index over users of what each was given of its fair share; ``least_share``: that
+    part for the user who got the least of its own. ``switch_share``: orders for which a maker changed its
+    spec.
     """
 
     dry_share: float
