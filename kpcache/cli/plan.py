@@ -19,8 +19,8 @@ from kpcache.simulator.planner import (
     Plan,
     Trial,
     cores_for,
+    settled,
     size_pools,
-    try_out,
 )
 
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
     needs = parse_needs(args.rate, args.burst)
     cost_s = {spec: _measured(spec) if args.measure else SPECS[spec].keygen_cost_s for spec in needs}
     plan = size_pools(needs, cost_s, _choose_cores(needs, cost_s, args.cores), args.chance)
+    plan, trial = settled(plan, cost_s, args.chance, random.Random(_SEED))  # noqa: S311 - nothing secret
     for spec, pool in plan.pools.items():
         if pool.size.target > MOST_PAIRS:
             raise PlanError(f"{spec} needs a pool of {pool.size.target} pairs, and {MOST_PAIRS} is the most")
-    trial = try_out(plan, cost_s, random.Random(_SEED))  # noqa: S311 - nothing secret
     _show(plan, trial, cost_s, args)
     if exceeded := trial.exceeds(args.chance):
         raise PlanError(
@@ -197,7 +197,7 @@ def _table(plan: Plan, trial: Trial) -> Any:
             str(pool.need.burst),
             str(pool.size.target),
             str(pool.size.low_water),
-            f"{pool.memory_bytes / 2**20:.1f} MiB",
+            f"{-(-pool.memory_bytes // 1024)} KiB",
             _span(pool.fill_s),
             f"{trial.dry[spec]} of {trial.asked[spec]}",
         )
