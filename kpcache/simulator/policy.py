@@ -46,9 +46,9 @@ class KpcacheRules:
         )
         self._targets_due_s = _TARGETS_INTERVAL_S
 
-    def targets(self) -> dict[str, int]:
-        """The targets in force."""
-        return {spec: desk.target for spec, desk in self._desks.items()}
+    def sizes(self) -> dict[str, PoolSize]:
+        """The pools' sizes in force."""
+        return {spec: PoolSize(desk.target, self._low_water[spec]) for spec, desk in self._desks.items()}
 
     # --- requests
 
@@ -111,13 +111,17 @@ class KpcacheRules:
         views = [self._view(spec, desk, now) for spec, desk in self._desks.items()]
         orders = refill.plan(views, _maker_views(idle), refill.Crew(alive, long_orders, alive))
         # Makers that are in the middle of a long key, or have proved nothing, get no second order.
-        may_follow = [each for each in busy if each[1].proved and not self._is_long(each[1].work[0].spec)]
+        at_work = {number: maker.work[0].spec for number, maker in busy}
+        at_work |= {order.maker: order.spec for order in orders}
+        may_follow = [
+            (number, self._world.makers[number])
+            for number, spec in at_work.items()
+            if self._world.makers[number].proved and not self._is_long(spec)
+        ]
         if may_follow:
-            ordered, long_orders = (
-                _summed(orders),
-                long_orders + sum(self._is_long(each.spec) for each in orders),
-            )
+            ordered = _summed(orders)
             views = [replace(view, on_order=view.on_order + ordered.get(view.spec, 0)) for view in views]
+            long_orders += sum(self._is_long(order.spec) for order in orders)
             crew = refill.Crew(alive, long_orders, alive)
             orders += refill.follow_ups(views, _maker_views(may_follow), crew)
         return [Order(order.maker, order.spec, order.count) for order in orders]
@@ -130,7 +134,7 @@ class KpcacheRules:
         }
         for spec, target in self._targets.update(seen, self._world.alive, now).items():
             self._desks[spec].target = target
-            self._low_water[spec] = target // 4
+            self._low_water[spec] = max(target // 4, min(target, 1))
 
     def _is_long(self, spec: str) -> bool:
         return self._cost_s[spec] > refill.LONG_KEY_S

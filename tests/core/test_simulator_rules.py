@@ -12,7 +12,7 @@ from kpcache.simulator.engine import run
 from kpcache.simulator.loads import Load, machine, poisson
 from kpcache.simulator.policy import KpcacheRules, Settings
 from kpcache.simulator.scores import Scores, fair_parts, score
-from kpcache.simulator.world import Arrival, Ending, PoolSize, World
+from kpcache.simulator.world import Arrival, Ending, PoolSize, Request, World
 from tests.simulations import (
     EC,
     RSA,
@@ -70,7 +70,81 @@ def test_min_and_max_have_one_worker_for_each_spec() -> None:
     assert [at_s for _, at_s in told(ran(load, min_max_delay, luck=Even()))] == [10.0, 10.0, 11.0, 12.0]
 
 
-# kpcache's rules
+# kpcache's rules: what they tell the plan
+
+
+def behind(world: World, pools: dict[str, PoolSize]) -> KpcacheRules:
+    return KpcacheRules(world, pools, Settings())
+
+
+def placed(world: World, rules: KpcacheRules, now: float) -> list[str]:
+    orders = rules.plan(now)
+    for order in orders:
+        world.place(order)
+    return [order.spec for order in orders]
+
+
+def world_of(at_hand: dict[str, int]) -> World:
+    """One maker, that has proved itself."""
+    world = World(machine(1), at_hand)
+    world.makers[0].proved = True
+    for spec, count in at_hand.items():
+        world.put(spec, 0, count)
+    return world
+
+
+def test_the_plan_goes_by_what_is_asked_for() -> None:
+    pools = {RSA: PoolSize(40, 4), "RSA_3072": PoolSize(40, 4)}
+    world = world_of({RSA: 20, "RSA_3072": 20})
+    rules = behind(world, pools)
+    for request in (Request(*each) for each in asks(*[0.5] * 30)):
+        assert rules.asks(request, 0.5)
+    assert placed(world, rules, 0.5) == [RSA, RSA]
+    # Without that demand the costlier one goes first.
+    world = world_of({RSA: 20, "RSA_3072": 20})
+    assert placed(world, behind(world, pools), 0.5) == ["RSA_3072"]
+
+
+def test_the_plan_is_told_how_long_a_pool_has_been_neglected() -> None:
+    world = world_of({RSA: 0, EC: 19})
+    rules = behind(world, {RSA: PoolSize(40, 30), EC: PoolSize(20, 5)})
+    assert placed(world, rules, 0.0) == [RSA, RSA]
+    world.hand_over(world.makers[0], 1)
+    world.hand_over(world.makers[0], 1)
+    assert placed(world, rules, 2.0) == [EC, RSA]
+
+
+def test_the_plan_is_told_what_makers_owe_for_those_who_wait() -> None:
+    def first_order(taken: int) -> str:
+        world = world_of({RSA: 0, "RSA_4096": 0})
+        rules = behind(world, {RSA: PoolSize(100, 1), "RSA_4096": PoolSize(4, 1)})
+        for uid, spec, count in ((1, RSA, 1), (2, "RSA_4096", 1)):
+            for _ in range(count):
+                assert rules.asks(Request(0.0, uid, spec, 60.0), 0.0) is None
+        for _ in range(taken):
+            rules.took(Request(0.0, 1, RSA, 60.0))
+        return placed(world, rules, 0.0)[0]
+
+    assert first_order(taken=0) == RSA
+    assert first_order(taken=20) == "RSA_4096"
+
+
+def test_a_busy_maker_gets_a_second_order_while_nobody_waits() -> None:
+    world = world_of({RSA: 0})
+    rules = behind(world, {RSA: PoolSize(10, 2)})
+    assert placed(world, rules, 0.0) == [RSA, RSA]
+    assert placed(world, rules, 0.1) == []
+    world.hand_over(world.makers[0], 1)
+    assert placed(world, rules, 0.2) == [RSA]
+    world.hand_over(world.makers[0], 1)
+    assert rules.asks(Request(0.3, 1, RSA, 60.0), 0.3)
+    for _ in range(2):
+        world.take(RSA)
+    assert rules.asks(Request(0.3, 1, RSA, 60.0), 0.3) is None
+    assert placed(world, rules, 0.3) == []
+
+
+# kpcache's rules: what comes of them
 
 
 def test_a_request_that_cannot_be_served_in_time_is_told_at_once() -> None:
@@ -113,7 +187,9 @@ def test_adaptive_targets_rise_with_the_demand() -> None:
         return made
 
     run(load, make, load.arrivals(random.Random(1)), random.Random(2))
-    assert rules[0].targets()[RSA] > load.pools[RSA].target
+    size = rules[0].sizes()[RSA]
+    assert size.target > load.pools[RSA].target
+    assert size.low_water == size.target // 4
     assert scored(load, auto).dry_share < 0.7 * scored(load, kpcache).dry_share
 
 
