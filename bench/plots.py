@@ -55,7 +55,7 @@ def trace(load: Load, run: Run) -> Trace:
 def draw(title: str, arms: Mapping[str, Trace]) -> str:
     """The picture."""
     each = _LEVEL_HEIGHT + _WAIT_HEIGHT + 2 * _GAP
-    height = _TOP + each * len(arms)
+    height = _TOP + each * len(arms) + 10
     longest = max((wait for arm in arms.values() for _, wait, _ in arm.waits), default=0.0) or 1.0
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',

@@ -6,23 +6,20 @@ this machine, so the figures are the same everywhere.
 """
 
 import argparse
-import json
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from bench import plots
 from bench.progress import Display
-from bench.report import in_unit
 from bench.run import CPUS
-from bench.stats import Interval, Study
+from bench.scoreboard import AGAIN, ARMS, AUTO, BASELINES, KPCACHE, as_json, show, verdicts_of
 from kpcache.core.targets import Bounds
 from kpcache.simulator import loads
 from kpcache.simulator.baselines import MinMaxDelay, RefillOnTake
@@ -32,27 +29,8 @@ from kpcache.simulator.policy import KpcacheRules, Settings
 from kpcache.simulator.scores import Scores, score
 from kpcache.simulator.world import World
 
-KPCACHE, AGAIN, AUTO = "kpcache", "same twice", "auto"
-BASELINES = ("refill on take", "min/max/delay")
-ARMS = (KPCACHE, AGAIN, AUTO, *BASELINES)
-# By field of Scores: words, unit, whether more is better; None where that depends: who makes fewer pairs uses
-# less CPU.
-SCORES: dict[str, tuple[str, str, bool | None]] = {
-    "dry_share": ("requests that found no pair", "%", False),
-    "served_share": ("requests served in time", "%", True),
-    "wait_p50_s": ("wait of the served, p50", "s", False),
-    "wait_p99_s": ("wait of the served, p99", "s", False),
-    "vain_s": ("waited in vain, for each request", "s", False),
-    "cpu_s": ("CPU used", "CPU s", None),
-    "cpu_per_pair_s": ("CPU for a pair given", "s", False),
-    "fairness": ("fairness (Jain)", "", True),
-    "least_share": ("the worst-off user got of its fair share", "%", True),
-    "switch_share": ("orders that changed a maker's spec", "%", False),
-}
-_COLOURS = {"better": "green", "worse": "red", "undecided": "yellow"}
 _WIDTH = 150
 _AUTO_MOST = 16  # times its default target
-_REPEATS = 1000
 
 
 @dataclass(frozen=True)
@@ -86,15 +64,15 @@ def main() -> int:
         load: {arm: [scores[job] for job in jobs if (job.load, job.arm) == (load, arm)] for arm in ARMS}
         for load in args.loads
     }
-    verdicts = {load: _verdicts(arms, args.seed) for load, arms in by_arm.items()}
+    verdicts = {load: verdicts_of(arms, args.seed) for load, arms in by_arm.items()}
     words = {load: _load(load, args.quick, args.recorded).words for load in args.loads}
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH
-    _show(console, words, by_arm, verdicts)
+    show(console, words, by_arm, verdicts)
     if args.json:
         settings = {"seed": args.seed, "seeds": args.seeds, "quick": args.quick, "loads": words}
-        Path(args.json).write_text(_as_json(settings, by_arm, verdicts))
+        Path(args.json).write_text(as_json(settings, by_arm, verdicts))
     if args.svg:
         _draw(Path(args.svg), words, traces)
     return 0
@@ -181,100 +159,6 @@ def _rules(arm: str, load: Load) -> Callable[[World], Rules]:
         bounds = {spec: Bounds(size.target, size.target * _AUTO_MOST, 1) for spec, size in load.pools.items()}
         settings = Settings(adaptive=bounds)
     return lambda world: KpcacheRules(world, load.pools, settings)
-
-
-# --- what follows from them
-
-
-def _verdicts(arms: Mapping[str, Sequence[Scores]], seed: int) -> dict[str, dict[str, str]]:
-    """By score and baseline: whether kpcache is better there, by the differences of runs of the same seed."""
-    differences = {
-        arm: [
-            {name: getattr(other, name) - getattr(ours, name) for name in SCORES}
-            for ours, other in zip(arms[KPCACHE], arms[arm], strict=True)
-        ]
-        for arm in (AGAIN, *BASELINES)
-    }
-    study = Study(differences, _means, random.Random(seed), _REPEATS)
-    return {
-        name: {
-            arm: _verdict(study.estimate(arm, name), study.estimate(AGAIN, name), more) for arm in BASELINES
-        }
-        for name, (_, _, more) in SCORES.items()
-    }
-
-
-def _means(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: sum(each[name] for each in rounds) / len(rounds) for name in SCORES}
-
-
-def _verdict(difference: Interval, noise: Interval, more_is_better: bool | None) -> str:
-    """Of a baseline's score less ours. As in ``bench.stats``: undecided when the interval holds 0, or when
-    two runs of kpcache lie as far apart."""
-    if more_is_better is None:
-        return ""
-    if not difference.low and not difference.high:
-        return "equal"
-    if difference.low <= 0 <= difference.high or abs(difference.value) <= max(
-        abs(noise.low), abs(noise.high)
-    ):
-        return "undecided"
-    return "better" if (difference.value < 0) == more_is_better else "worse"
-
-
-def _show(
-    console: Console,
-    words: Mapping[str, str],
-    by_arm: Mapping[str, Mapping[str, Sequence[Scores]]],
-    verdicts: Mapping[str, Mapping[str, Mapping[str, str]]],
-) -> None:
-    """A table for each load, and where kpcache is worse in a list of its own."""
-    for load, arms in by_arm.items():
-        table = Table(
-            title=f"{load}: {words[load]}", title_justify="left", header_style="bold", pad_edge=False
-        )
-        table.add_column("score")
-        for arm in (KPCACHE, AGAIN, AUTO):
-            table.add_column(arm, justify="right", no_wrap=True)
-        for arm in BASELINES:
-            table.add_column(arm, justify="right", no_wrap=True)
-            table.add_column("kpcache is", no_wrap=True)
-        means = {arm: _means([asdict(each) for each in rounds]) for arm, rounds in arms.items()}
-        for name, (label, unit, _) in SCORES.items():
-            cells = [_figure(means[arm][name], unit) for arm in (KPCACHE, AGAIN, AUTO)]
-            for arm in BASELINES:
-                verdict = verdicts[load][name][arm]
-                colour = _COLOURS.get(verdict, "default")
-                cells += [_figure(means[arm][name], unit), f"[{colour}]{verdict}[/]"]
-            table.add_row(label, *cells)
-        console.print(table)
-    for arm in BASELINES:
-        found = [
-            (load, name, verdict[arm]) for load, each in verdicts.items() for name, verdict in each.items()
-        ]
-        counts = {word: sum(each[2] == word for each in found) for word in (*_COLOURS, "equal")}
-        worse = [f"{load}: {SCORES[name][0]}" for load, name, verdict in found if verdict == "worse"]
-        told = ", ".join(f"{word} {count}" for word, count in counts.items())
-        console.print(f"against {arm}: {told}", highlight=False)
-        console.print(f"worse than {arm} in: {'; '.join(worse) or 'nothing'}", highlight=False)
-
-
-def _figure(value: float, unit: str) -> str:
-    if unit == "%":
-        return f"{100 * value:.2f} %"
-    return in_unit(value, unit).strip() if unit else f"{value:.3f}"
-
-
-def _as_json(
-    settings: Mapping[str, object],
-    by_arm: Mapping[str, Mapping[str, Sequence[Scores]]],
-    verdicts: Mapping[str, object],
-) -> str:
-    runs = {
-        load: {arm: [asdict(each) for each in rounds] for arm, rounds in arms.items()}
-        for load, arms in by_arm.items()
-    }
-    return json.dumps({"settings": settings, "runs": runs, "verdicts": verdicts}, indent=2) + "\n"
 
 
 def _draw(folder: Path, words: Mapping[str, str], traces: Mapping[tuple[str, str], plots.Trace]) -> None:

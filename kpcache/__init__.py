@@ -12,6 +12,7 @@ How the parts meet (arrows of import point down this list only):
                 ``aws_unlock`` asks AWS KMS for the keyring's key at a start.
 - ``keyring/``  the embedded KMS: local keys, and the blobs that they wrap.
 - ``client/``   what applications import: the blocking client and key loading.
+- ``simulator/`` pools under a virtual clock: the same rules, hours of a load in seconds, and what they need.
 - ``core/``     the rules, without I/O, clock or randomness: specs, the wire protocol, the life of a
                 pair, refill, restart, limits, the blob format.
 - ``errors``    one tree of errors for all of them; it says who must act.

@@ -213,7 +213,7 @@ def _lost(part: float) -> Load:
 
 
 def _cores(part: float) -> Load:
-    until_s, users = 20 * part, range(1000, 1004)
+    until_s, users = 15 * part, range(1000, 1004)
     return Load(
         "64 cores",
         "64 cores at 78 %: 600 a second of RSA_2048, 10 and 12 of the larger ones",
@@ -229,7 +229,7 @@ def _cores(part: float) -> Load:
 
 
 def _thousand(part: float) -> Load:
-    until_s, users = 600 * part, range(1000, 2000)
+    until_s, users = 450 * part, range(1000, 2000)
     return Load(
         "thousand clients",
         "4 cores: each of 1000 users asks for RSA_2048 within 10 s of every minute, some at other times",

@@ -120,7 +120,10 @@ class KpcacheRules:
         ]
         if may_follow:
             ordered = _summed(orders)
-            views = [replace(view, on_order=view.on_order + ordered.get(view.spec, 0)) for view in views]
+            views = [
+                replace(view, on_order=view.on_order + ordered[view.spec]) if view.spec in ordered else view
+                for view in views
+            ]
             long_orders += sum(self._is_long(order.spec) for order in orders)
             crew = refill.Crew(alive, long_orders, alive)
             orders += refill.follow_ups(views, _maker_views(may_follow), crew)
