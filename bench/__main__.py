@@ -12,7 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from bench import fairness, hit, hogs, machine, overhead, refill, refusals, report, rest
+from bench import fairness, hit, hogs, machine, overhead, predict, refill, refusals, report, rest
 from bench.daemon import BenchError
 from bench.progress import Display
 from bench.report import Result
@@ -26,6 +26,7 @@ _PARTS: dict[str, Callable[[Run], Result]] = {
     "refill": refill.measure,
     "hogs": hogs.measure,
     "fairness": fairness.measure,
+    "predict": predict.measure,
     "rest": rest.measure,
     "refusals": refusals.measure,
 }

@@ -1,10 +1,10 @@
 """One user who asks for pairs at random times.
 
-``python -m bench.asker SOCKET UID SPEC RATE SECONDS WAIT SEED``: a process of its own, since a user is known
-by its uid when it connects. It says "ready", begins when it is sent a line, asks ``RATE`` times a second on
-average for ``SECONDS``, whether answers come or not, and prints JSON: ``asked``, ``got``, ``refused`` by
-reason, and the ``latencies`` of what it got in seconds, from when the request was due: one that could not be
-sent in time counts all the same.
+``python -m bench.asker SOCKET UID SPEC WAIT`` and then either ``RATE SECONDS SEED`` or ``FILE``: a process of
+its own, since a user is known by its uid when it connects. It says "ready", begins when it is sent a line,
+asks ``RATE`` times a second on average for ``SECONDS``, or at the times in ``FILE``, one a line, whether
+answers come or not, and prints JSON: ``asked``, ``got``, ``refused`` by reason, and the ``latencies`` of what it
+got in seconds, from when the request was due: one that could not be sent in time counts all the same.
 """
 
 import contextlib
@@ -16,6 +16,8 @@ import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -89,18 +91,27 @@ class Asker:
 
 
 def main() -> None:
-    path, uid, spec, rate, seconds, wait_s, seed = sys.argv[1:]
-    asker, rng = Asker(path, int(uid), spec, float(wait_s)), random.Random(int(seed))
+    path, uid, spec, wait_s, *when = sys.argv[1:]
+    times = _read(*when) if len(when) == 1 else list(_drawn(*when))
+    asker = Asker(path, int(uid), spec, float(wait_s))
     print("ready", flush=True)
     sys.stdin.readline()
-    start = due = time.monotonic()
-    msgid = 0
-    while (due := due + rng.expovariate(float(rate))) < start + float(seconds):
-        asker.attend(due)
-        asker.ask(msgid, due)
-        msgid += 1
+    start = time.monotonic()
+    for msgid, at_s in enumerate(times):
+        asker.attend(start + at_s)
+        asker.ask(msgid, start + at_s)
     asker.finish(float(wait_s))
-    print(json.dumps(asker.told(msgid)))
+    print(json.dumps(asker.told(len(times))))
+
+
+def _drawn(rate: str, seconds: str, seed: str) -> Iterator[float]:
+    rng, at_s = random.Random(int(seed)), 0.0
+    while (at_s := at_s + rng.expovariate(float(rate))) < float(seconds):
+        yield at_s
+
+
+def _read(file: str) -> list[float]:
+    return [float(line) for line in Path(file).read_text().split()]
 
 
 if __name__ == "__main__":

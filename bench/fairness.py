@@ -73,6 +73,11 @@ def ask(run: Run, home: Nest, socket: str, rates: Sequence[float], for_s: float)
     askers = [_asker(run, home, socket, uid, rate, for_s, 5.0) for uid, rate in enumerate(rates[:_POLITE])]
     for rate in rates[_POLITE:]:
         askers += [_asker(run, home, socket, _POLITE, rate / 2, for_s, wait_s) for wait_s in (0.0, 5.0)]
+    return told_all(home, askers)
+
+
+def told_all(home: Nest, askers: "Sequence[subprocess.Popen[bytes]]") -> list[Told]:
+    """Let all askers begin at once; what each was told."""
     for asker in askers:
         assert asker.stdout is not None
         if asker.stdout.readline() != b"ready\n":
@@ -95,8 +100,9 @@ def ask(run: Run, home: Nest, socket: str, rates: Sequence[float], for_s: float)
 def _asker(
     run: Run, home: Nest, socket: str, number: int, rate: float, for_s: float, wait_s: float
 ) -> "subprocess.Popen[bytes]":
-    words = (socket, str(_FIRST_UID + number), SPEC, str(rate), str(for_s), str(wait_s))
-    return home.start_module("bench.asker", *words, str(run.rng.randrange(2**32)), stdin=subprocess.PIPE)
+    seed = str(run.rng.randrange(2**32))
+    words = (socket, str(_FIRST_UID + number), SPEC, str(wait_s), str(rate), str(for_s), seed)
+    return home.start_module("bench.asker", *words, stdin=subprocess.PIPE)
 
 
 def _report(run: Run, arms: dict[str, list[list[Told]]], greedy: list[Told], share: float) -> Result:

@@ -13,6 +13,7 @@ from kpcache.core import config_rules as rules
 from kpcache.core.buckets import Rule
 from kpcache.core.config_tables import refuse_unknown, section, shown, table, tables
 from kpcache.core.readiness import LOW_WATER
+from kpcache.core.shares import KEPT_PERCENT
 from kpcache.core.specs import SPECS, Spec
 from kpcache.core.targets import default_low_water
 from kpcache.errors import ConfigError
@@ -87,7 +88,7 @@ class RequestSettings:
 
     on_dry: Annotated[str, rules.one_of("wait", "fail")] = "wait"
     wait_timeout_s: Annotated[float, rules.seconds(0, 3600)] = 5.0
-    keep_back_percent: Annotated[float, rules.number(0, 99)] = 20.0
+    keep_back_percent: Annotated[float, rules.number(0, 99)] = KEPT_PERCENT
     max_connections: Annotated[int, rules.integer(1, 1_000_000)] = 12_000
     max_connections_per_uid: Annotated[int, rules.integer(1, 1_000_000)] = 4_000
     max_in_flight_per_connection: Annotated[int, rules.integer(1, 65_536)] = 256

@@ -5,10 +5,12 @@ daemon's stock and the simulator stand behind the same desk.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Generic, TypeVar
 
 from kpcache.core.demand import Demand
 from kpcache.core.fair_queue import FairQueue, Identity
+from kpcache.core.refill import PoolView
 from kpcache.core.shares import Shares
 
 T = TypeVar("T")
@@ -71,6 +73,20 @@ class Desk(Generic[T]):
         if self._unnoted:
             self.demand.note(now, self._unnoted)
             self._unnoted = 0
+
+    def view(
+        self, pool: PoolView, at_hand: int, owed_s: Callable[[int], float], now: float
+    ) -> PoolView | None:
+        """``pool`` with what is known here of demand and waiters; None if no pair is missing in it.
+
+        ``owed_s``: what makers owe for a user in all pools, in CPU seconds.
+        """
+        self.note(now)
+        waiting = self.servable(at_hand, now)
+        view = replace(pool, target=self.target, waiting=waiting, rate=self.demand.rate(now))
+        if not view.missing:
+            return None
+        return replace(view, burden_s=self.least_burden(owed_s)) if waiting else view
 
     def made(self, count: int, missing: int) -> None:
         """``count`` new pairs are there, and ``missing`` are missing still."""

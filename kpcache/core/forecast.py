@@ -5,7 +5,7 @@ so a client is only turned away when it would take two standard deviations of lu
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +49,14 @@ def forecast(ahead: int, pair_s: float, before_s: float, makers: Sequence[Busy])
     number -= on_order
     mean_s = max(_level([maker.free_in_s for maker in makers], before_s + number * pair_s), pair_s)
     return _with_luck(mean_s, max(number / len(makers), 1.0), pair_s)
+
+
+def goes_first_s(spec: str, lacking: Mapping[str, int], pair_s: Mapping[str, float]) -> float:
+    """Maker seconds for those who wait for cheaper pairs than of ``spec``, who go first (``refill``).
+
+    ``lacking``, by spec: the pairs that must be made for those who wait.
+    """
+    return sum(count * pair_s[each] for each, count in lacking.items() if pair_s[each] < pair_s[spec])
 
 
 def _with_luck(mean_s: float, pairs_in_a_row: float, pair_s: float) -> Forecast:

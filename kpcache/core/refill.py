@@ -44,6 +44,10 @@ PATIENCE_S = 1.0
 # What a pool is expected to be asked for before anybody has: its target in this time. Without any demand
 # the emptiest for its size is then the neediest.
 PRIOR_S = 300.0
+# Pairs taken within this time are ordered together: an order for one alone costs more than a quick pair.
+PLAN_INTERVAL_S = 0.02
+# How far one measured key generation moves the estimate of its spec's cost.
+COST_WEIGHT = 0.1
 # A ready set: the pairs asked for in this time, since a draw takes a millisecond and ten under load; within
 # these bounds, and at most a quarter of the target. The daemon is to hold few private keys itself.
 READY_S = 0.1

@@ -21,9 +21,6 @@ from kpcache.daemon.planner import Planner
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.tags import TagBooks
 
-# Pairs taken within this time are ordered together: an order for one alone costs more than a quick pair.
-PLAN_INTERVAL_S = 0.02
-
 
 class ShardFaultError(Exception):
     """A shard or its maker said something that cannot be true; the shard must be replaced."""
@@ -73,14 +70,14 @@ class Floor:
         self.busy = trio.Event()  # set when an order is placed
 
     async def run(self) -> None:
-        """Plan whenever pairs are missing, at most every ``PLAN_INTERVAL_S``. Runs until cancelled."""
+        """Plan whenever pairs are missing, at most every ``refill.PLAN_INTERVAL_S``. Runs until cancelled."""
         while True:
             with self._quiet:
                 await self.wanted.wait()
             self._quiet = trio.CancelScope()
             self.wanted = trio.Event()
             self.plan()
-            await trio.sleep(PLAN_INTERVAL_S)
+            await trio.sleep(refill.PLAN_INTERVAL_S)
 
     def stop(self) -> None:
         """Order nothing more: the daemon drains, or the alarm was raised."""

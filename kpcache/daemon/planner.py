@@ -5,19 +5,15 @@ forecasts): makers in the background get less than a CPU where others work.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import trio
 
 from kpcache.core import refill
 from kpcache.core.demand import INTERVAL_S
-from kpcache.core.forecast import Busy, Forecast, forecast
+from kpcache.core.forecast import Busy, Forecast, forecast, goes_first_s
 from kpcache.core.specs import SPECS
 from kpcache.core.targets import Seen, Targets
 from kpcache.daemon.pools import Pool
-
-# How far one measured key generation moves the estimate of its spec's cost.
-COST_WEIGHT: Final = 0.1
 
 
 class Planner:
@@ -44,8 +40,8 @@ class Planner:
 
     def learn(self, spec: str, cpu_s: float, clock_s: float) -> None:
         """What one pair has taken."""
-        self.cost_s[spec] += COST_WEIGHT * (cpu_s - self.cost_s[spec])
-        self._pair_s[spec] += COST_WEIGHT * (max(clock_s, cpu_s) - self._pair_s[spec])
+        self.cost_s[spec] += refill.COST_WEIGHT * (cpu_s - self.cost_s[spec])
+        self._pair_s[spec] += refill.COST_WEIGHT * (max(clock_s, cpu_s) - self._pair_s[spec])
 
     def views(self, on_order: Mapping[str, int]) -> list[refill.PoolView]:
         """The pools in which pairs are missing, with what is on order already."""
@@ -57,28 +53,23 @@ class Planner:
         ]
 
     def _view(self, pool: Pool, on_order: int, now: float) -> refill.PoolView | None:
-        spec, desk, available = pool.spec, pool.desk, pool.book.available
-        desk.note(now)
-        waiting = desk.servable(pool.at_hand, now)
-        is_missing = pool.target + waiting > available + on_order
-        if on_order or not is_missing:
-            self._attended[spec] = now
-        if not is_missing:
-            return None
-        rate = desk.demand.rate(now)
-        pool.ready_target = refill.ready_target(pool.target, rate)
-        return refill.PoolView(
+        spec = pool.spec
+        known = refill.PoolView(
             spec=spec,
-            available=available,
+            available=pool.book.available,
             on_order=on_order,
             target=pool.target,
             low_water=pool.low_water,
-            waiting=waiting,
+            waiting=0,
             cost_s=self.cost_s[spec],
-            neglected_s=now - self._attended[spec],
-            rate=rate,
-            burden_s=desk.least_burden(self._owed_s) if waiting else 0.0,
+            neglected_s=0.0 if on_order else now - self._attended[spec],
         )
+        view = pool.desk.view(known, pool.at_hand, self._owed_s, now)
+        if on_order or view is None:
+            self._attended[spec] = now
+        if view is not None:
+            pool.ready_target = refill.ready_target(pool.target, view.rate)
+        return view
 
     def _owed_s(self, uid: int) -> float:
         """CPU seconds that makers owe because of what this user took."""
@@ -130,13 +121,9 @@ class Planner:
             )
             for since_s, orders in makers
         ]
-        return forecast(ahead, self._pair_s[spec], self._goes_first_s(spec), busy)
-
-    def _goes_first_s(self, spec: str) -> float:
-        """Maker seconds for those who wait for cheaper pairs."""
         now = trio.current_time()
-        return sum(
-            max(pool.desk.servable(pool.at_hand, now) - pool.book.available, 0) * self._pair_s[name]
+        lacking = {
+            name: max(pool.desk.servable(pool.at_hand, now) - pool.book.available, 0)
             for name, pool in self._pools.items()
-            if self.cost_s[name] < self.cost_s[spec]
-        )
+        }
+        return forecast(ahead, self._pair_s[spec], goes_first_s(spec, lacking, self._pair_s), busy)

@@ -11,13 +11,12 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol
+from typing import Protocol
 
+from kpcache.core.refill import PLAN_INTERVAL_S
 from kpcache.core.specs import SPECS
 from kpcache.simulator.loads import Load
 from kpcache.simulator.world import Arrival, Ending, Loss, Order, Request, World, cpu_s
-
-PLAN_INTERVAL_S: Final = 0.02
 
 
 class Rules(Protocol):

@@ -13,7 +13,8 @@ from heapq import merge
 from typing import Final
 
 from kpcache.core.demand import Lasting
-from kpcache.core.targets import Bounds, Seen, Targets
+from kpcache.core.specs import SPECS
+from kpcache.core.targets import Bounds, Seen, Targets, default_low_water
 from kpcache.simulator.engine import run
 from kpcache.simulator.loads import Load, burst, machine, poisson
 from kpcache.simulator.policy import KpcacheRules, Settings
@@ -34,13 +35,6 @@ _BURST_WITHIN_S: Final = 1.0
 # So many dry requests prove nothing: they come in clusters.
 _FEW: Final = 10
 _ONE_USER: Final = (1000,)
-# DER bytes of both keys, as made by OpenSSL, and what the objects around them take in a shard.
-_DER_BYTES: Final = {
-    "RSA_2048": 1510, "RSA_3072": 2216, "RSA_4096": 2924, "ECC_NIST_P256": 229, "ECC_NIST_P384": 305,
-    "ECC_NIST_P521": 399, "ECC_SECG_P256K1": 223, "ECC_NIST_EDWARDS25519": 92, "ML_KEM_768": 1292,
-    "ML_KEM_1024": 1676,
-}  # fmt: skip
-_OBJECT_BYTES: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +83,21 @@ def cores_for(needs: Mapping[str, Need], cost_s: Mapping[str, float], use: float
     return max(math.ceil(_work(needs, cost_s) / use - 1e-9), 1)
 
 
-def pair_bytes(spec: str) -> int:
-    """What a pair takes in memory, about."""
-    return _DER_BYTES[spec] + _OBJECT_BYTES
-
-
 def size_pools(needs: Mapping[str, Need], cost_s: Mapping[str, float], cores: int, chance: float) -> Plan:
     """Targets for which a request that is in no burst finds no pair with a chance of at most ``chance``."""
     use = _work(needs, cost_s) / cores
-    bounds = {spec: Bounds(1, 10 * MOST_PAIRS, pair_bytes(spec)) for spec in needs}
+    bounds = {spec: Bounds(1, 10 * MOST_PAIRS, SPECS[spec].pair_bytes) for spec in needs}
     unlimited = 10 * MOST_PAIRS * len(needs)
     targets = Targets(bounds, chance=chance, max_pairs=unlimited, max_bytes=10_000 * unlimited, now=0.0)
     seen = {spec: Seen(Lasting(need.rate, 1.0), need.rate, cost_s[spec]) for spec, need in needs.items()}
     pools = {}
     for spec, steady in targets.update(seen, cores, 0.0).items():
         need = needs[spec]
-        low_water = steady if need.burst else steady // 4
+        low_water = steady if need.burst else default_low_water(steady)
         size = PoolSize(steady + need.burst, low_water)
-        pools[spec] = PoolPlan(need, size, size.target * pair_bytes(spec), size.target * cost_s[spec] / cores)
+        pools[spec] = PoolPlan(
+            need, size, size.target * SPECS[spec].pair_bytes, size.target * cost_s[spec] / cores
+        )
     bursts_s = sum(need.burst * cost_s[spec] for spec, need in needs.items())
     return Plan(cores, use, bursts_s / (cores * (1 - use)), pools)
 
@@ -116,8 +107,7 @@ def settled(
 ) -> tuple[Plan, Trial]:
     """The plan with targets raised until a trial does not exceed ``chance``, or ``_RAISES`` times.
 
-    The formula knows the mean time of a key alone: where a single maker makes long ones, cheap pools must
-    outlast those that take three times as long as others.
+    The formula knows nothing of how pools share their makers.
     """
     trial = try_out(plan, cost_s, luck)
     for _ in range(_RAISES):

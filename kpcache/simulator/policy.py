@@ -8,12 +8,11 @@ from typing import Final
 from kpcache.core import refill
 from kpcache.core.desk import Desk
 from kpcache.core.fair_queue import Identity
-from kpcache.core.forecast import Busy, forecast
-from kpcache.core.targets import Bounds, Seen, Targets
+from kpcache.core.forecast import Busy, forecast, goes_first_s
+from kpcache.core.shares import KEPT_PERCENT
+from kpcache.core.targets import Bounds, Seen, Targets, default_low_water
 from kpcache.simulator.world import Maker, Order, PoolSize, Request, World
 
-# How far one measured key generation moves the estimate of its spec's cost.
-_COST_WEIGHT: Final = 0.1
 # How often adaptive targets are worked out anew.
 _TARGETS_INTERVAL_S: Final = 10.0
 
@@ -23,7 +22,7 @@ class Settings:
     """``kept_percent``: see ``core/shares``. Pools in ``adaptive`` have ``target = "auto"`` within these
     bounds, for a dry pool with a chance of ``chance``; the others keep their size."""
 
-    kept_percent: float = 25.0
+    kept_percent: float = KEPT_PERCENT
     adaptive: Mapping[str, Bounds] = field(default_factory=dict)
     chance: float = 0.001
 
@@ -55,20 +54,25 @@ class KpcacheRules:
     def asks(self, request: Request, now: float) -> bool | None:
         desk, uid = self._desks[request.spec], request.uid
         desk.asked(uid, now)
-        if self._world.at_hand[request.spec] and desk.may_take(uid, now):
+        at_hand = self._world.at_hand[request.spec]
+        if at_hand and desk.may_take(uid, at_hand, now):
             return True
-        if request.wait_s <= 0 or desk.may_queue(uid) or self._is_too_late(request):
+        if request.wait_s <= 0 or desk.may_queue(uid) or self._is_too_late(request, now):
             return False
         desk.queue.put(Identity(uid), request)
         return None
 
-    def _is_too_late(self, request: Request) -> bool:
-        """Whether it takes more than luck to serve it in time. What other pools need first is not counted:
-        a request is not turned away for what may be."""
-        spec = request.spec
-        ahead = self._desks[spec].ahead_of(Identity(request.uid), self._world.at_hand[spec])
+    def _is_too_late(self, request: Request, now: float) -> bool:
+        """Whether it takes more than luck to serve it in time."""
+        spec, at_hand = request.spec, self._world.at_hand
+        ahead = self._desks[spec].ahead_of(Identity(request.uid), at_hand[spec], now)
         makers = [self._busy(maker, spec) for maker in self._world.makers if maker.alive]
-        expected = forecast(ahead, self._cost_s[spec], 0.0, makers)
+        lacking = {
+            each: max(desk.servable(at_hand[each], now) - at_hand[each], 0)
+            for each, desk in self._desks.items()
+        }
+        before_s = goes_first_s(spec, lacking, self._cost_s)
+        expected = forecast(ahead, self._cost_s[spec], before_s, makers)
         return expected is not None and request.wait_s < expected.at_best_s
 
     def _busy(self, maker: Maker, spec: str) -> Busy:
@@ -79,7 +83,7 @@ class KpcacheRules:
         return Busy(free_in_s, pairs)
 
     def next_waiter(self, spec: str, now: float) -> Request | None:
-        return self._desks[spec].next_in_turn(now)
+        return self._desks[spec].next_in_turn(self._world.at_hand[spec], now)
 
     def forget(self, request: Request) -> None:
         self._desks[request.spec].queue.remove(Identity(request.uid), request)
@@ -90,7 +94,7 @@ class KpcacheRules:
     # --- makers
 
     def made(self, spec: str, count: int, cpu_s: float) -> None:
-        self._cost_s[spec] += _COST_WEIGHT * (cpu_s - self._cost_s[spec])
+        self._cost_s[spec] += refill.COST_WEIGHT * (cpu_s - self._cost_s[spec])
         desk = self._desks[spec]
         desk.made(count, max(desk.target - self._world.at_hand[spec], 0))
 
@@ -108,7 +112,9 @@ class KpcacheRules:
             return []
         alive = self._world.alive
         long_orders = sum(self._is_long(maker.work[0].spec) for maker in self._world.makers if maker.work)
-        views = [self._view(spec, desk, now) for spec, desk in self._desks.items()]
+        views = [
+            view for spec, desk in self._desks.items() if (view := self._view(spec, desk, now)) is not None
+        ]
         orders = refill.plan(views, _maker_views(idle), refill.Crew(alive, long_orders, alive))
         # Makers that are in the middle of a long key, or have proved nothing, get no second order.
         at_work = {number: maker.work[0].spec for number, maker in busy}
@@ -136,30 +142,28 @@ class KpcacheRules:
             for spec, desk in self._desks.items()
         }
         for spec, target in self._targets.update(seen, self._world.alive, now).items():
-            self._desks[spec].target = target
-            self._low_water[spec] = max(target // 4, min(target, 1))
+            self._desks[spec].resize(target)
+            self._low_water[spec] = default_low_water(target)
 
     def _is_long(self, spec: str) -> bool:
         return self._cost_s[spec] > refill.LONG_KEY_S
 
-    def _view(self, spec: str, desk: Desk[Request], now: float) -> refill.PoolView:
-        desk.note(now)
-        available, on_order = self._world.at_hand[spec], self._world.on_order[spec]
-        waiting = desk.servable(now)
-        if on_order or desk.target + waiting <= available:
-            self._attended[spec] = now
-        return refill.PoolView(
+    def _view(self, spec: str, desk: Desk[Request], now: float) -> refill.PoolView | None:
+        at_hand, on_order = self._world.at_hand[spec], self._world.on_order[spec]
+        known = refill.PoolView(
             spec=spec,
-            available=available,
+            available=at_hand,
             on_order=on_order,
             target=desk.target,
             low_water=self._low_water[spec],
-            waiting=waiting,
+            waiting=0,
             cost_s=self._cost_s[spec],
-            neglected_s=now - self._attended[spec],
-            rate=desk.demand.rate(now),
-            burden_s=desk.least_burden(self._owed_s) if waiting else 0.0,
+            neglected_s=0.0 if on_order else now - self._attended[spec],
         )
+        view = desk.view(known, at_hand, self._owed_s, now)
+        if on_order or view is None:
+            self._attended[spec] = now
+        return view
 
     def _owed_s(self, uid: int) -> float:
         """CPU seconds that makers owe for pairs that this user took, of all pools."""

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from kpcache.core.refill import (
     LONG_KEY_S,
     MAX_ORDER_PAIRS,
+    MAX_READY,
+    MIN_READY,
     ORDER_CPU_S,
     PATIENCE_S,
     Crew,
@@ -23,6 +25,7 @@ from kpcache.core.refill import (
     follow_ups,
     order_size,
     plan,
+    ready_target,
 )
 from kpcache.core.specs import MAKEABLE, SPECS
 

@@ -32,8 +32,8 @@ def targets(*, max_pairs: int = 10**6, max_bytes: int = 10**9, **bounds: Bounds)
 
 
 def test_the_formula_by_hand() -> None:
-    """ln(1000) = 6.908; (1 + 0.6) / (2 × 0.5) × 6.908 = 11.05; 2 pairs and sqrt(2 × 6.908 × 2) = 5.26."""
-    assert needed(10, 1.0, 0.5, 0.2, CHANCE) == math.ceil(2 + 5.257 + 11.05)
+    """ln(1000) = 6.908; (1 + 0.5) / (2 × 0.5) × 6.908 = 10.36; 2 pairs and sqrt(2 × 6.908 × 2) = 5.26."""
+    assert needed(10, 1.0, 0.5, 0.2, CHANCE) == math.ceil(2 + 5.257 + 10.36)
     assert needed(0, 50.0, 0.9, 1.0, CHANCE) == 0
 
 

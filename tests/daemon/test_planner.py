@@ -5,10 +5,10 @@ import trio
 
 from kpcache.core.demand import INTERVAL_S
 from kpcache.core.fair_queue import Identity
-from kpcache.core.refill import PoolView
+from kpcache.core.refill import COST_WEIGHT, PoolView
 from kpcache.core.specs import SPECS
 from kpcache.core.targets import Bounds, Targets
-from kpcache.daemon.planner import COST_WEIGHT, Planner
+from kpcache.daemon.planner import Planner
 from kpcache.daemon.pools import PoolPlan
 from tests.fakes import FakeShards, mock_clock
 

@@ -447,16 +447,16 @@ ALICE, BOB = Identity(1), Identity(2)
 
 @mock_clock
 async def test_a_user_who_has_taken_its_share_waits_while_others_are_served_from_the_rest() -> None:
-    shards = FakeShards({SPEC: PoolPlan(10, 2)}, kept_percent=20)
+    shards = FakeShards({SPEC: PoolPlan(20, 2)}, kept_percent=20)
     stock, pool = shards.stock, shards.stock.pools[SPEC]
-    shards.fill(10)
+    shards.fill(20)
     assert stock.take_nowait(SPEC, BOB)
     taken = 0
     while stock.take_nowait(SPEC, ALICE):
         taken += 1
         while shards.draws:
             shards.deliver()
-    assert taken == 7  # two are kept back, and Bob has one
+    assert taken == 15  # four are kept back, and Bob has one
     with pytest.raises(ThrottlingException, match="kept for others") as caught:
         stock.join_queue(SPEC, 0.0, ALICE, still_fine)
     assert caught.value.reason == "rate_limited"
@@ -472,12 +472,12 @@ async def test_a_user_who_has_taken_its_share_waits_while_others_are_served_from
 
 @mock_clock
 async def test_when_a_barred_user_stops_waiting_it_is_told_why() -> None:
-    shards = FakeShards({SPEC: PoolPlan(4, 1)}, kept_percent=50)
+    shards = FakeShards({SPEC: PoolPlan(20, 1)}, kept_percent=50)
     stock = shards.stock
-    stock.pools[SPEC].ready_target = 4
-    shards.fill(4)
+    stock.pools[SPEC].ready_target = 20
+    shards.fill(20)
     assert stock.take_nowait(SPEC, BOB)
-    for _ in range(2):
+    for _ in range(9):
         assert stock.take_nowait(SPEC, ALICE)
     with pytest.raises(ThrottlingException, match="kept for others"):
         await stock.wait(stock.join_queue(SPEC, 1.0, ALICE, still_fine))

@@ -23,7 +23,7 @@ QUICK: Any = {"KeyId": "alias/kpcache", "KeyPairSpec": "ECC_NIST_P256"}
 
 
 def asker(daemon: Daemon, uid: int, rate: float, for_s: float, wait_s: float) -> "subprocess.Popen[str]":
-    words = (daemon.socket, str(uid), "RSA_2048", str(rate), str(for_s), str(wait_s), "1")
+    words = (daemon.socket, str(uid), "RSA_2048", str(wait_s), str(rate), str(for_s), "1")
     return subprocess.Popen(
         [sys.executable, "-m", "bench.asker", *words],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
