@@ -12,7 +12,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from kpcache.errors import ConfigError
-from kpcache.keyring.store import check_owner_and_mode
+from kpcache.keyring.files import check_owner_and_mode, make_folder
 
 _BACKLOG = 4096  # a burst of connections waits in the kernel, which caps this at net.core.somaxconn
 
@@ -32,7 +32,7 @@ def locked_folder(state_dir: Path) -> Iterator[None]:
     Raises ``ConfigError``; while another process holds it, ``FolderInUseError``.
     """
     try:
-        _make_folder(state_dir)
+        make_folder(state_dir)
         fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ConfigError(
@@ -42,27 +42,6 @@ def locked_folder(state_dir: Path) -> Iterator[None]:
     try:
         _lock(fd, state_dir)
         yield
-    finally:
-        os.close(fd)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make it, and what is missing above it, durable: else the keyring could go with it in a power cut."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for made in missing:
-        _sync(made.parent)
-    if not missing:
-        # An earlier start may have been killed before its sync. Where the folder above cannot be synced
-        # (not readable, or on a file system that is never written), no start of ours made this one.
-        with suppress(OSError):
-            _sync(folder.parent)
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
     finally:
         os.close(fd)
 

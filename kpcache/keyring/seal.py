@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from kpcache.errors import ConfigError
 from kpcache.keyring import data_key, kdf
 from kpcache.keyring.document import DocumentError, require_version
-from kpcache.keyring.store import check_owner_and_mode
+from kpcache.keyring.files import check_owner_and_mode
 
 FORMAT: Final = "kpcache sealed keyring"
 VERSION: Final = 1

@@ -22,11 +22,11 @@ import errno
 import os
 import shlex
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
 from kpcache.errors import ConfigError
+from kpcache.keyring.files import check_owner_and_mode, naming
 
 FILE_NAME: Final = "keyring.json"
 PREVIOUS_NAME: Final = "keyring.json.previous"
@@ -41,12 +41,6 @@ _TEMPORARY_NAMES: Final = (TEMPORARY_NAME, OLD_NAME)
 _MARK_TEXT: Final = b"keyring.json was made in this folder. While this file is here, no other is made.\n"
 # 16 MiB: some 20,000 keys. A limit, so that a wrong file is told and not read into memory whole.
 _MAX_FILE_BYTES: Final = 16 * 1024 * 1024
-_CURES: Final = {
-    errno.ENOSPC: "; free some space there",
-    errno.EDQUOT: "; free some of our user's quota there",
-    errno.EROFS: "; mount that file system writable",
-    errno.EIO: "; the kernel's log may say what is wrong with that disk",
-}
 _NOT_REGULAR: Final = "is not a regular file; remove it and restore the keyring from its backup"
 
 
@@ -57,7 +51,7 @@ class Store:
         """Open the folder. Raises ``ConfigError`` where it isn't one, or others may change what is in it."""
         self.path, self.mark_path = folder / FILE_NAME, folder / MARK_NAME
         self._folder = folder
-        with _naming(folder):
+        with naming(folder):
             self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 check_owner_and_mode(os.fstat(self._fd), folder, forbidden=0o022, cure="go-w")
@@ -76,17 +70,17 @@ class Store:
 
     def strangers(self) -> list[str]:
         """What lies in the folder besides the lock and temporaries that a killed writer left, sorted."""
-        with _naming(self._folder):
+        with naming(self._folder):
             return sorted(set(os.listdir(self._fd)) - {LOCK_NAME, *_TEMPORARY_NAMES})
 
     def has_previous(self) -> bool:
         """Whether the state before the last change is there."""
-        with _naming(self._folder):
+        with naming(self._folder):
             return PREVIOUS_NAME in os.listdir(self._fd)
 
     def is_marked(self) -> bool:
         """Whether there was a keyring here, by the mark that the first one leaves."""
-        with _naming(self._folder):
+        with naming(self._folder):
             return MARK_NAME in os.listdir(self._fd)
 
     def mark(self) -> None:
@@ -95,7 +89,7 @@ class Store:
         A mark that is there already was made durable by ``read``'s sync of the folder; what is in it
         does not matter. Raises ``ConfigError``; then nothing may be wrapped.
         """
-        with _naming(self.mark_path), contextlib.suppress(FileExistsError):
+        with naming(self.mark_path), contextlib.suppress(FileExistsError):
             self._write_new(MARK_NAME, _MARK_TEXT)
             os.fsync(self._fd)
 
@@ -107,7 +101,7 @@ class Store:
         """
         # O_NONBLOCK: opening a FIFO planted here would wait for a writer.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with _naming(self.path):
+        with naming(self.path):
             try:
                 fd = os.open(FILE_NAME, flags, dir_fd=self._fd)
             except FileNotFoundError:
@@ -134,7 +128,7 @@ class Store:
         the last step fails, the sync of the folder: the new file is there and may be lost with the
         machine's power. Nothing may be wrapped under what is in it until it was written once more.
         """
-        with _naming(self.path):
+        with naming(self.path):
             is_previous_new = False
             try:
                 # What a killed writer left may hold what is to be destroyed now.
@@ -188,16 +182,6 @@ class Store:
             os.unlink(name, dir_fd=self._fd)
 
 
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn an OSError into a ConfigError that names the path, the reason, and what helps if known."""
-    try:
-        yield
-    except OSError as error:
-        cure = _CURES.get(error.errno or 0, "")
-        raise ConfigError(f"{path}: {error.strerror or error}{cure}") from error
-
-
 def _cure(error: OSError, path: Path) -> str:
     """Why the file could not be opened, and what helps."""
     quoted = shlex.quote(str(path))
@@ -207,21 +191,6 @@ def _cure(error: OSError, path: Path) -> str:
         uid = os.geteuid()
         return f"not readable for us (uid {uid}); run as root: chown {uid} {quoted} && chmod 600 {quoted}"
     return _NOT_REGULAR if error.errno == errno.ENXIO else os.strerror(error.errno or 0)
-
-
-def check_owner_and_mode(status: os.stat_result, path: Path, *, forbidden: int, cure: str) -> None:
-    """Refuse what another user owns, or whose mode has a ``forbidden`` bit. Raises ``ConfigError``.
-
-    ``status`` is that of ``path``; ``cure`` is chmod's argument that takes the forbidden bits away.
-    """
-    quoted, uid, mode = shlex.quote(str(path)), os.geteuid(), stat.S_IMODE(status.st_mode)
-    if status.st_uid not in (uid, 0):
-        raise ConfigError(
-            f"{path}: owned by uid {status.st_uid}, neither ours ({uid}) nor root; "
-            f"run as root: chown {uid} {quoted}"
-        )
-    if mode & forbidden:
-        raise ConfigError(f"{path}: mode {mode:04o} lets other users in; run: chmod {cure} {quoted}")
 
 
 def _read_all(fd: int, size: int, path: Path) -> bytes:
