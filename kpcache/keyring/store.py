@@ -5,10 +5,11 @@ it is durable: temporary, fsync, rename, fsync of the folder. The next start may
 was killed between the last two steps; hence ``read`` syncs both before it returns.
 
 ``keyring.json.previous`` is the state before the last change, for an operator who needs it; nothing here
-reads it. A change that destroys replaces it first, by the new state, and only then the file itself: once
-such a change is in force, no copy in the folder holds what was destroyed. If it fails in between, the copy
-is removed, since it lacks what is still in force; a kill in between leaves it, and the file as it was. The
-disk and the file system may keep the old blocks for longer, as may backups.
+reads it. A change that destroys first has its new file whole on the disk, so that a full one is met before
+anything is gone; then it removes that copy, durably, renames the new file into its place, and gives it the
+copy's name too. So once such a change is in force no file in the folder holds what was destroyed, and at
+no instant is there a copy that lacks what is in force: a failure or a kill in between leaves the old file,
+at worst without a copy. The disk and the file system may keep the old blocks for longer, as may backups.
 
 A keyring that was lost must not be replaced by a new one: that would hide the loss, and open nothing. So
 once a keyring is durable, a mark is made durable beside it, before anything is wrapped. A folder with the
@@ -129,37 +130,35 @@ class Store:
         machine's power. Nothing may be wrapped under what is in it until it was written once more.
         """
         with naming(self.path):
-            is_previous_new = False
             try:
                 # What a killed writer left may hold what is to be destroyed now.
                 self._remove_temporaries()
-                if previous == "new":
-                    self._put(PREVIOUS_NAME, data)
-                    is_previous_new = True
-                    # Else a power cut could bring the old one back beside the new keyring.
+                self._write_new(TEMPORARY_NAME, data)
+                if previous == "old":
+                    with contextlib.suppress(FileNotFoundError):  # the first keyring has none before it
+                        self._keep_previous()
+                elif previous == "new":
+                    self._remove(PREVIOUS_NAME)
+                    # Else a power cut could bring it back beside the new keyring.
                     os.fsync(self._fd)
-                self._put(FILE_NAME, data, keep=previous == "old")
+                os.rename(TEMPORARY_NAME, FILE_NAME, src_dir_fd=self._fd, dst_dir_fd=self._fd)
             except OSError:
                 with contextlib.suppress(OSError):
-                    if is_previous_new:
-                        self._remove(PREVIOUS_NAME)
                     self._remove_temporaries()
                 raise
             os.fsync(self._fd)
-
-    def _put(self, name: str, data: bytes, *, keep: bool = False) -> None:
-        """Replace a file by a whole one. ``keep``: the keyring that was there becomes the previous one."""
-        self._write_new(TEMPORARY_NAME, data)
-        if keep:
-            with contextlib.suppress(FileNotFoundError):  # the first keyring has none before it
-                self._keep_previous()
-        os.rename(TEMPORARY_NAME, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        if previous == "new":
+            # The write is over, and well: that this copy fails is no reason to say otherwise.
+            with contextlib.suppress(OSError):
+                os.link(FILE_NAME, PREVIOUS_NAME, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+                os.fsync(self._fd)
 
     def _keep_previous(self) -> None:
         """Name the file a second time, so that it is there at every instant under its own name."""
         os.link(FILE_NAME, OLD_NAME, src_dir_fd=self._fd, dst_dir_fd=self._fd, follow_symlinks=False)
         os.rename(OLD_NAME, PREVIOUS_NAME, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        # rename(2) does nothing for two names of one file, as a writer killed just before its end leaves.
+        # rename(2) does nothing for two names of one file, as a change that destroys leaves, or a writer that
+        # was killed just before its end.
         self._remove(OLD_NAME)
 
     def _write_new(self, name: str, data: bytes) -> None:

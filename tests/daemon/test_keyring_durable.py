@@ -109,11 +109,16 @@ READ = [f"fsync {FILE}", "fsync state"]
 MARKED = [f"write {MARK}", f"fsync {MARK}", "fsync state"]
 FIRST = CLEAN + NEW + KEEP[:1] + IN_FORCE + READ + MARKED
 CHANGE = READ + CLEAN + NEW + KEEP + IN_FORCE
-# The copy of the old state goes first, durable, so that the new state never stands beside what it destroys.
-TWICE = CLEAN + NEW + [f"rename {TEMPORARY} to {PREVIOUS}", "fsync state"] + NEW + IN_FORCE
-DESTROY = READ + TWICE
+# All the space is taken before anything goes. The copy of the old state goes, durably, before the new state
+# comes, which so never stands beside what it destroys; nor does the old one beside a copy that lacks a key.
+DESTROY = (
+    READ + CLEAN + NEW + [f"unlink {PREVIOUS}", "fsync state"] + IN_FORCE
+    + [f"link {FILE} to {PREVIOUS}", "fsync state"]
+)  # fmt: skip
 # After a sync that failed: the kernel tells of it once, so the file is written anew, and no copy is moved.
-ANEW = READ + CLEAN + NEW + IN_FORCE
+ANEW = {"rotate": READ + CLEAN + NEW + IN_FORCE, "purge": DESTROY}
+# The step after which a change is durable; what a change that destroys does behind it can fail.
+LAST = {"rotate": len(CHANGE), "purge": len(DESTROY) - 2}
 
 Change = Callable[[Document], Document]
 KINDS = pytest.mark.parametrize(
@@ -139,6 +144,15 @@ def folder(tmp_path: Path) -> Path:
 
 def apply(vault: Vault, change: Change) -> Document:
     return vault.change(change, destroys=change is purge)
+
+
+def assert_no_lesser_copy(folder: Path, content: Document, *, but_for: Change = rotate) -> None:
+    """Else a cure would recommend a copy that lacks a key, or once more shows one that was destroyed."""
+    if (folder / PREVIOUS).exists():
+        kept = document.decode((folder / PREVIOUS).read_bytes())
+        assert [key.key_id for key in kept.keys] == [key.key_id for key in content.keys]
+    elif but_for is rotate:
+        raise AssertionError("a change that destroys nothing takes no copy away")
 
 
 # --- the order
@@ -224,21 +238,20 @@ def test_a_change_whose_step_fails_is_made_whole_or_not_at_all(
     old, new = vault.content, change(vault.content)
     with monkeypatch.context() as patched:
         calls = Calls(patched, failing=step, reason=reason)
-        if step == len(CHANGE if change is rotate else DESTROY):
-            assert apply(vault, change) == new, "the last sync failed, so it was written once more"
-            assert calls.made[step:] == (ANEW if change is rotate else READ + TWICE)
+        if step >= LAST[change.__name__]:
+            assert apply(vault, change) == new
+            if step == LAST[change.__name__]:
+                assert calls.made[step:] == ANEW[change.__name__], "the sync failed: it was written once more"
         else:
             with pytest.raises(KeyUnavailableException, match=os.strerror(reason)) as caught:
                 apply(vault, change)
             assert str(folder / FILE) in caught.value.message
             assert vault.content == old
+    assert_no_lesser_copy(folder, vault.content, but_for=change)
+    if change is purge and step <= DESTROY.index(f"unlink {PREVIOUS}") + 1:
+        assert (folder / PREVIOUS).exists(), "what failed before anything was removed has removed nothing"
     assert open_vault(folder, "never").content == vault.content
-    copied = DESTROY.index(f"rename {TEMPORARY} to {PREVIOUS}") + 1
-    is_copy_gone = change is purge and copied < step < len(DESTROY)
-    assert set(os.listdir(folder)) == {FILE, MARK, *([] if is_copy_gone else [PREVIOUS])}
-    if not is_copy_gone and vault.content == old:
-        kept = document.decode((folder / PREVIOUS).read_bytes())
-        assert len(kept.keys) == len(old.keys), "else a cure would recommend a copy without a key in force"
+    assert set(os.listdir(folder)) - {PREVIOUS} == {FILE, MARK}
     assert apply(vault, change if vault.content == old else lambda content: content) == new
 
 
@@ -251,10 +264,13 @@ def test_a_disk_that_fails_for_good_leaves_the_old_or_the_new_state(
     old, new = vault.content, change(vault.content)
     with monkeypatch.context() as patched:
         Calls(patched, failing=step, reason=errno.EIO, for_good=True)
-        with pytest.raises(KeyUnavailableException, match="the kernel's log may say"):
-            apply(vault, change)
-        assert vault.content == old, "what may be lost is not used"
-    last = step == len(CHANGE if change is rotate else DESTROY)
+        if step > LAST[change.__name__]:
+            assert apply(vault, change) == new
+        else:
+            with pytest.raises(KeyUnavailableException, match="the kernel's log may say"):
+                apply(vault, change)
+            assert vault.content == old, "what may be lost is not used"
+    last = step >= LAST[change.__name__]
     assert vault.change(lambda content: content) == (new if last else old)
     assert open_vault(folder, "never").content == vault.content
     if last and change is purge:
@@ -303,10 +319,13 @@ def test_a_kill_at_any_step_leaves_nothing_or_a_whole_keyring(folder: Path) -> N
 @pytest.mark.parametrize("change", [rotate, purge])
 def test_a_kill_at_any_step_of_a_change_leaves_the_old_or_the_new_state(folder: Path, change: Change) -> None:
     changed: list[bool] = []
+    copies: set[tuple[bool, bool]] = set()
     for each in killed_at_each_step(folder, change.__name__):
         vault = open_vault(each, "never")
         is_old = len(vault.content.keys) == 2 and len(vault.content.keys[0].materials) == 1
         changed.append(not is_old)
+        copies.add((is_old, (each / PREVIOUS).exists()))
+        assert_no_lesser_copy(each, vault.content, but_for=change)
         if is_old:
             old = vault.content
             assert old.keys[1].deletion_s is not None
@@ -321,3 +340,5 @@ def test_a_kill_at_any_step_of_a_change_leaves_the_old_or_the_new_state(folder: 
     assert changed == sorted(changed), "once changed, always changed"
     assert changed.count(False) >= 15
     assert changed.count(True) >= 3
+    if change is purge:
+        assert len(copies) == 4, "each of the two states was met with its copy and without one"
