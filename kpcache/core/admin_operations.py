@@ -11,8 +11,11 @@ from kpcache.core.limits import MAX_ITEMS
 from kpcache.core.operations import Operation
 from kpcache.core.shapes import Check, boolean, enum, integer, list_of, matching, sized, structure
 
-# Some 10,000 keys. Many such inputs may wait for their turn, so it bounds memory too.
+# Some 10,000 keys, by what they hold (``keyring/size``).
 MAX_KEYRING_BYTES: Final = 4 * 1024 * 1024
+# That, and what the states and dates of so many keys can add: what was exported must be taken again. Many
+# such inputs may wait for their turn, so it bounds memory too.
+MAX_DOCUMENT_BYTES: Final = 5 * 1024 * 1024
 
 _KEY_ID = sized(str, "string", 1, 2048)
 _ALIAS_NAME = matching("^[a-zA-Z0-9:/_-]+$", 1, 256)
@@ -94,7 +97,7 @@ ADMIN_OPERATIONS: dict[str, Operation] = {
     "kpcache.ExportKeyring": Operation({}, ()),
     "kpcache.MarkExported": Operation({"Revision": integer(1, 2**63 - 1)}, ("Revision",)),
     "kpcache.ImportKeyring": Operation(
-        {"KeyringDocument": sized(bytes, "blob", 1, MAX_KEYRING_BYTES)}, ("KeyringDocument",)
+        {"KeyringDocument": sized(bytes, "blob", 1, MAX_DOCUMENT_BYTES)}, ("KeyringDocument",)
     ),
 }
 """By the name on the wire. No other method exists on ``admin.sock`` besides those of every client."""

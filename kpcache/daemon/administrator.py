@@ -38,7 +38,7 @@ from kpcache.keyring.vault import Vault
 # A whole keyring comes in one message; nobody but the daemon's own user and root can send one.
 MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 # Changes that wait, the one under way not counted: a few milliseconds each on a sound disk. Each may hold
-# a keyring of 4 MiB.
+# a keyring of 5 MiB.
 MAX_WAITING: Final = 32
 _RETRY_AFTER_S: Final = 1.0
 # While nobody changes anything, the file is looked at this often. All keys are in memory, and it is not

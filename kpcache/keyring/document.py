@@ -38,6 +38,8 @@ _MAX_DESCRIPTION: Final = 8192
 _MAX_TAG_KEY, _MAX_TAG_VALUE = 128, 256
 _MAX_TIME_S: Final = 253402300799.0  # the end of the year 9999, the last that a date can name
 _MAX_REVISION: Final = 2**53  # whole in every reader of JSON
+# What a keyring begins with must leave it more changes than anyone can make.
+MAX_IMPORTED_REVISION: Final = 2**52
 _KEY_FIELDS: Final = {"key_id", "state", "created_s", "deletion_s", "description", "tags", "materials"}
 T = TypeVar("T")
 

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from kpcache.core.admin_operations import MAX_KEYRING_BYTES
 from kpcache.core.contract import shown
-from kpcache.errors import ConfigError, KeyUnavailableException, LimitExceededException
+from kpcache.errors import ConfigError, KeyUnavailableException
 from kpcache.keyring import changes, crypto, document, names
-from kpcache.keyring.document import Document
+from kpcache.keyring.document import MAX_IMPORTED_REVISION, Document
 from kpcache.keyring.refusals import Create, opened, require_may_create
 from kpcache.keyring.seal import Sealer, Unlock
+from kpcache.keyring.size import encoded
 from kpcache.keyring.store import Previous, Store
 
 Urandom = Callable[[int], bytes]
@@ -98,13 +98,18 @@ class Vault:
         Raises ``ConfigError`` with the cure, and ``LimitExceededException``.
         """
         crypto.require_support()
+        if content.revision > MAX_IMPORTED_REVISION:
+            raise ConfigError(
+                f"the export's revision, {content.revision}, is none that changes lead to: it was made by "
+                "hand, and a keyring of it could soon be changed no more; import another export"
+            )
         sealer = Sealer(unlock, urandom)
         with Store(state_dir) as store:
             if store.read() is not None:
                 raise ConfigError(f"{store.path}: there is a keyring already; import into that one instead")
             require_may_create(store, "if_empty")
             exported = changes.mark_exported(content, content.revision)
-            store.write(sealer.seal(_encoded(exported)))
+            store.write(sealer.seal(encoded(exported)))
             return cls._begin(state_dir, store, sealer, store.read())
 
     @classmethod
@@ -180,7 +185,7 @@ class Vault:
         self._unconfirmed = None
 
     def _write(self, store: Store, changed: Document, *, destroys: bool) -> None:
-        data = self._sealer.seal(_encoded(changed, self.content))
+        data = self._sealer.seal(encoded(changed, self.content))
         is_change = changed.revision != self.content.revision  # the mark of an export is none
         previous: Previous = "new" if destroys else "old" if is_change else "untouched"
         try:
@@ -205,26 +210,6 @@ class Vault:
             ) from failure
         if self._digest == before:
             raise ConfigError(f"{failure.message}; the keyring is as it was") from failure
-
-
-def _encoded(content: Document, before: Document | None = None) -> bytes:
-    """The document's bytes. Raises ``LimitExceededException`` for a change that makes it too large.
-
-    Only for one that adds something: even the largest keyring's keys can be disabled, and its export noted.
-    """
-    data = document.encode(content)
-    if len(data) > MAX_KEYRING_BYTES and (before is None or _is_growth(before, content, data)):
-        raise LimitExceededException(f"The keyring would be larger than {MAX_KEYRING_BYTES} bytes")
-    return data
-
-
-def _is_growth(before: Document, content: Document, data: bytes) -> bool:
-    return _held(content) != _held(before) and len(data) > len(document.encode(before))
-
-
-def _held(content: Document) -> object:
-    """What a keyring is large by: all but states, dates and revisions, which take a few bytes a key."""
-    return content.aliases, [(key.key_id, key.description, key.tags, key.materials) for key in content.keys]
 
 
 def _digest(data: bytes) -> bytes:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kpcache.core import contract
-from kpcache.core.admin_operations import MAX_KEYRING_BYTES
+from kpcache.core.admin_operations import MAX_DOCUMENT_BYTES
 from kpcache.errors import ValidationException
 
 KEY = "alias/kpcache"
@@ -43,9 +43,9 @@ def test_an_alias_name_has_kms_characters(name: object) -> None:
 
 def test_what_is_kpcache_s_own_has_its_bounds() -> None:
     assert contract.validate("kpcache.ExportKeyring", {}) == {}
-    assert contract.validate("kpcache.ImportKeyring", {"KeyringDocument": bytes(MAX_KEYRING_BYTES)})
+    assert contract.validate("kpcache.ImportKeyring", {"KeyringDocument": bytes(MAX_DOCUMENT_BYTES)})
     refused: list[tuple[str, dict[str, Any]]] = [
-        ("kpcache.ImportKeyring", {"KeyringDocument": bytes(MAX_KEYRING_BYTES + 1)}),
+        ("kpcache.ImportKeyring", {"KeyringDocument": bytes(MAX_DOCUMENT_BYTES + 1)}),
         ("kpcache.ImportKeyring", {"KeyringDocument": "text"}),
         ("kpcache.ImportKeyring", {}),
         ("kpcache.ExportKeyring", {"KeyId": KEY}),

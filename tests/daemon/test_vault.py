@@ -8,14 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from kpcache.core.admin_operations import MAX_KEYRING_BYTES
+from kpcache.core.admin_operations import MAX_DOCUMENT_BYTES, MAX_KEYRING_BYTES
+from kpcache.core.contract import validate
+from kpcache.daemon.administrator import MAX_MESSAGE_BYTES
 from kpcache.errors import (
     AlreadyExistsException,
+    ConfigError,
     KeyUnavailableException,
     LimitExceededException,
 )
 from kpcache.keyring import changes, document
 from kpcache.keyring.document import Document
+from kpcache.keyring.merge import merge
+from kpcache.keyring.size import held_bytes
 from kpcache.keyring.vault import Vault
 from tests.keyrings import ALIAS, document_of, record
 from tests.vaults import FILE, MARK, PLAIN, PREVIOUS, open_vault, purge, rotate, used_vault
@@ -125,14 +130,14 @@ def test_a_file_that_was_opened_to_others_is_told_with_the_cure(vault: Vault, fo
 
 
 def _filled(content: Document, size: int) -> Document:
-    """``content`` and as many more keys, with long descriptions, as give a document of ``size`` bytes."""
+    """``content`` and as many more keys, with long descriptions, as hold ``size`` bytes."""
 
     def filled(count: int, last: int) -> Document:
         texts = ["d" * 8192] * (count - 1) + ["d" * last]
         more = (dataclasses.replace(record(), description=text) for text in texts)
         return dataclasses.replace(content, keys=(*content.keys, *more), revision=99)
 
-    [one, two] = (len(document.encode(filled(count, 0))) for count in (1, 2))
+    [one, two] = (held_bytes(filled(count, 0)) for count in (1, 2))
     count, last = divmod(size - one, two - one)
     assert last <= 8192, "another size can be met exactly"
     return filled(count + 1, last)
@@ -141,7 +146,7 @@ def _filled(content: Document, size: int) -> Document:
 def test_a_keyring_has_a_largest_size(vault: Vault, folder: Path) -> None:
     largest = _filled(vault.content, MAX_KEYRING_BYTES)
     vault.change(lambda _: largest)
-    assert (folder / FILE).stat().st_size == MAX_KEYRING_BYTES
+    assert held_bytes(vault.content) == MAX_KEYRING_BYTES
     before, key_id = (folder / FILE).stat(), largest.keys[0].key_id
     with pytest.raises(LimitExceededException):
         vault.change(lambda c: changes.describe_as(c, key_id, largest.keys[0].description + "d"))
@@ -174,6 +179,42 @@ def test_a_fault_of_the_file_is_found_without_a_change(vault: Vault, folder: Pat
     folder.rmdir()
     kept.rename(folder)
     assert vault.fault() == ""
+
+
+def test_an_export_of_the_largest_keyring_can_be_imported_whatever_became_of_its_keys(
+    vault: Vault, tmp_path: Path
+) -> None:
+    """With as many keys as fit, since what a state and a date add is counted for none of them."""
+    content = vault.content
+    each = held_bytes(dataclasses.replace(content, keys=(*content.keys, record()))) - held_bytes(content)
+    count = (MAX_KEYRING_BYTES - held_bytes(content)) // each
+    dates = [1.7e9 + number / 7 for number in range(count)]
+    dying = [record(state="PendingDeletion", deletion_s=date) for date in dates]
+    calm = [dataclasses.replace(key, state="Enabled", deletion_s=None) for key in dying]
+    vault.change(lambda c: dataclasses.replace(c, keys=(*c.keys, *calm), revision=2**40))
+    with pytest.raises(LimitExceededException):
+        vault.change(lambda c: dataclasses.replace(c, keys=(*c.keys, record())))
+    vault.change(lambda c: dataclasses.replace(c, keys=(*c.keys[:2], *dying), revision=2**41))
+    exported = document.encode(vault.content)
+    assert MAX_KEYRING_BYTES * 1.05 < len(exported) < MAX_DOCUMENT_BYTES
+    assert len(exported) < MAX_MESSAGE_BYTES - 1000
+    validate("kpcache.ImportKeyring", {"KeyringDocument": exported})
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    imported = Vault.import_first(elsewhere, document.decode(exported), unlock=PLAIN)
+    assert imported.content.keys == vault.content.keys
+    imported.change(lambda c: changes.cancel_deletion(c, c.keys[-1].key_id))
+    assert imported.change(lambda c: merge(c, document.decode(exported))[0]) == imported.content
+    assert open_vault(elsewhere).content == imported.content
+
+
+def test_a_revision_that_leaves_no_room_for_changes_is_not_imported(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    exported = dataclasses.replace(document_of(record()), revision=2**53)
+    assert document.decode(document.encode(exported)) == exported
+    with pytest.raises(ConfigError, match="made by hand"):
+        Vault.import_first(tmp_path, exported, unlock=PLAIN)
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_import_has_the_same_largest_size(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from kpcache.cli.output import (
 from kpcache.core.text import printable
 from kpcache.errors import KpcacheError
 
-# An export of the largest keyring (4 MiB) is a third larger in base64.
+# An export of the largest keyring (5 MiB) is a third larger in base64.
 _MAX_EXPORT_BYTES = 8 * 1024 * 1024
 
 
