@@ -55,8 +55,7 @@ def headline(status: Mapping[str, Any], socket: str | None) -> Text:
 def keyring_line(keyring: Mapping[str, Any]) -> Text:
     """How the keyring lies on the disk, and whether all of it would survive that disk."""
     if keyring["fault"]:
-        words = f"keyring: IN MEMORY ONLY, run kpcache keyring export now: {printable(keyring['fault'], 500)}"
-        return Text(words, style="red")
+        return Text(f"keyring: FAULT: {printable(keyring['fault'], 700)}", style="red")
     keys, changes = keyring["keys"], keyring["unexported_changes"]
     sealed = "a plain file" if keyring["sealed"] == "file" else f"sealed ({printable(keyring['sealed'])})"
     line = Text(f"keyring: {keys} {'key' if keys == 1 else 'keys'}, {sealed}; ")

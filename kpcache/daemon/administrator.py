@@ -24,9 +24,11 @@ from kpcache.daemon.admin_changes import CHANGES, Outcome, Setting
 from kpcache.daemon.admin_lists import LISTS
 from kpcache.daemon.dispatcher import PING, Dispatcher, Gate, PairOrder, draining
 from kpcache.daemon.key_methods import admitted
+from kpcache.daemon.keyring_watch import KeyringWatch
 from kpcache.daemon.notices import log, log_defect
 from kpcache.errors import (
     DependencyError,
+    KeyUnavailableException,
     KMSInternalException,
     KpcacheError,
     ThrottlingException,
@@ -41,9 +43,6 @@ MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 # a keyring of 5 MiB.
 MAX_WAITING: Final = 32
 _RETRY_AFTER_S: Final = 1.0
-# While nobody changes anything, the file is looked at this often. All keys are in memory, and it is not
-# missed while the daemon runs: whoever is told in time can still export them.
-LOOK_INTERVAL_S: Final = 60.0
 _EXPORT: Final = "kpcache.ExportKeyring"
 # What a line of the log shows of a change with many subjects.
 _MAX_SUBJECTS: Final = 5
@@ -116,8 +115,13 @@ class Administrator:
         self._default_alias = default_alias
         self._now = now
         self._urandom = urandom
-        self.fault = ""  # what is wrong with the keyring's file, with the cure
+        self._watch = KeyringWatch(vault, self._adopt)
         self._put, self._take = trio.open_memory_channel[Change](MAX_WAITING)
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the keyring's file, with the cure; empty if nothing is known to be."""
+        return self._watch.fault
 
     def begin(self, caller: Caller, request: Request) -> dict[str, Any] | PairOrder | Change:
         """As ``Dispatcher.begin``, which answers the methods of every client; a ``Change`` for a change.
@@ -150,27 +154,23 @@ class Administrator:
         return change
 
     async def run(self) -> None:
-        """Make the changes, until cancelled: then the one under way is still carried to its end."""
-        while True:
-            with trio.move_on_after(LOOK_INTERVAL_S) as quiet:
-                change = await self._take.receive()
-            if quiet.cancelled_caught:
-                await self._look()
-            elif change.is_wanted:
-                change.settle(await self._carry_out(change))
+        """Make the changes, until cancelled: then the one under way is still carried to its end. Between
+        them, look after the file: at its time, however many changes there are, and after a failure."""
+        try:
+            while True:
+                change: Change | None = None
+                with trio.move_on_at(self._watch.next_s):
+                    change = await self._take.receive()
+                if change is None or (change.is_wanted and await self._is_in_doubt(change)):
+                    await self._watch.look()
+        finally:
+            self._watch.tell_at_end()
 
-    async def _look(self) -> None:
-        """Tell once when the file is gone or is another, and once when it is back."""
-        fault = await trio.to_thread.run_sync(self._vault.fault)
-        if fault and not self.fault:
-            log.critical(
-                "the keyring in use is in memory only: %s. Export it before this daemon stops "
-                "(kpcache keyring export): else no blob made with it may ever be opened again", fault
-            )  # fmt: skip
-        elif self.fault and not fault:
-            log.warning("the keyring's file is as it should be again")
-        self.fault = fault
-        self._adopt()
+    async def _is_in_doubt(self, change: Change) -> bool:
+        """Make the change. Whether what is known of the file may be untrue now."""
+        result = await self._carry_out(change)
+        change.settle(result)
+        return bool(self.fault) or isinstance(result, KeyUnavailableException)
 
     def _adopt(self) -> None:
         if self._vault.content is not self._keyring.content:

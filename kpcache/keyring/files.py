@@ -19,6 +19,14 @@ _CURES: Final = {
 }
 
 
+class NoRoomError(ConfigError):
+    """A write was refused before it began to count, by a disk that is full or cannot be written to."""
+
+
+class LostError(ConfigError):
+    """What was here is gone, or something else is in its place."""
+
+
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Turn an OSError into a ConfigError that names the path, the reason, and what helps if known."""

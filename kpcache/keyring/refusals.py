@@ -1,4 +1,4 @@
-"""Why a keyring file is not used, or not made, and what helps: the cases of a start."""
+"""Why a keyring file is not used, not made, or not written over, and what helps."""
 
 import shlex
 from typing import Literal
@@ -15,27 +15,34 @@ Create = Literal["if_empty", "never"]
 
 def require_may_create(store: Store, create: Create) -> None:
     """Refuse a first start where a keyring was, or may have been, with the cure. Raises ``ConfigError``."""
+    why = why_not_made(store, create)
+    if why:
+        raise ConfigError(why)
+
+
+def why_not_made(store: Store, create: Create) -> str:
+    """Why no keyring is made, with the cure, where there is none; empty for a first start."""
     restore = (
         f"restore {FILE_NAME} from its backup{_or_previous(store)}, or move this folder away and import an "
         "export (kpcache keyring import): without it no blob made here can be opened again"
     )
     if store.is_marked():
-        raise ConfigError(
+        return (
             f"{store.path}: missing, yet it was made here, as {MARK_NAME} beside it says; {restore}; "
-            "or, to begin anew and give up every blob made here, "
-            f"run: rm {_and_previous(store)}"
+            f"or, to begin anew and give up every blob made here, run: rm {_and_previous(store)}"
         )
     if create == "never":
-        raise ConfigError(
+        return (
             f'{store.path}: missing, and keyring.create is "never"; {restore}; '
             'or, for a first start, set it to "if_empty"'
         )
     strangers = store.strangers()
     if strangers:
-        raise ConfigError(
+        return (
             f"{store.path}: missing, yet the folder was in use (it holds {shown(', '.join(strangers))}); "
             f"{restore}; or, for a first start, give it an empty folder"
         )
+    return ""
 
 
 def _and_previous(store: Store) -> str:
@@ -50,6 +57,28 @@ def _or_previous(store: Store) -> str:
     if not store.has_previous():
         return ""
     return f" or from {PREVIOUS_NAME} beside it, the state before the last change"
+
+
+def require_not_sealed_before(store: Store) -> None:
+    """Refuse a plain file where the keyring was sealed, with the cure. Raises ``ConfigError``.
+
+    Whoever can write the folder and lacks the secret could else give the daemon keys that they know.
+    """
+    if store.was_sealed():
+        raise ConfigError(
+            f"{store.path}: plain, yet the keyring of this folder is sealed, as {MARK_NAME} beside it says; "
+            f"restore the sealed one from its backup{_or_previous(store)}; or, if it was you who put this "
+            f"plain one here, run: rm {shlex.quote(str(store.mark_path))}"
+        )
+
+
+def other_hand(store: Store, data: bytes | None) -> str:
+    """What to do about a file that is another than the one in use: ``data``, or None where it is missing."""
+    return (
+        f"{store.path}: {'removed' if data is None else 'changed'} by another hand, so nothing is "
+        "written over it; export the keyring in use if it is to be kept (kpcache keyring export); "
+        "stop the daemon first, then put the right file there"
+    )
 
 
 def opened(data: bytes, store: Store, sealer: Sealer) -> tuple[Document, bool]:

@@ -4,11 +4,10 @@ A change is in force when it is durable, not before. The file is compared with w
 written here before each change, since an operator may have put another one in its place; writing over
 that would lose keys.
 
-Blocking, and for one thread at a time. Whoever opens a vault holds the folder's lock.
+Blocking, and for one thread at a time, but for ``look``. Whoever opens a vault holds the folder's lock.
 """
 
 import hashlib
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -17,16 +16,22 @@ from typing import NamedTuple
 
 from kpcache.core.contract import shown
 from kpcache.errors import ConfigError, KeyUnavailableException
-from kpcache.keyring import changes, crypto, document, names
+from kpcache.keyring import changes, crypto, names, opening
 from kpcache.keyring.document import MAX_IMPORTED_REVISION, Document
-from kpcache.keyring.refusals import Create, opened, require_may_create
+from kpcache.keyring.files import LostError
+from kpcache.keyring.refusals import (
+    Create,
+    opened,
+    other_hand,
+    require_may_create,
+    require_not_sealed_before,
+    why_not_made,
+)
 from kpcache.keyring.seal import Sealer, Unlock
 from kpcache.keyring.size import encoded
 from kpcache.keyring.store import Previous, Store
 
 Urandom = Callable[[int], bytes]
-
-_log = logging.getLogger("kpcache")
 
 
 class _Unconfirmed(NamedTuple):
@@ -37,11 +42,21 @@ class _Unconfirmed(NamedTuple):
     previous: Previous
 
 
+class Sight(NamedTuple):
+    """What a look found. ``fault``: why no change can be made, with the cure; empty if all is well.
+    ``is_lost``: the file is gone or is another, so the keys in use are in memory only. ``is_to_mend``:
+    ``mend`` can do something about it."""
+
+    fault: str = ""
+    is_lost: bool = False
+    is_to_mend: bool = False
+
+
 class Vault:
     """A keyring that is durable. ``content`` is what is in the file, as far as that can be known."""
 
     def __init__(self, state_dir: Path, sealer: Sealer, data: bytes, content: Document) -> None:
-        """For ``open`` and ``import_first``: ``data`` is in the file, durable, and says ``content``."""
+        """For the class methods here: ``data`` is in the file, durable, and says ``content``."""
         self.content = content
         self._state_dir = state_dir
         self._sealer = sealer
@@ -64,8 +79,8 @@ class Vault:
         The one key is named ``default_alias``. It is allowed with ``create="if_empty"`` in a folder
         that holds nothing else and never held a keyring: one that is missing beside other state, or
         beside its mark (see ``store``), was lost, and a new one would hide that. A plain file that
-        ``unlock`` could seal is sealed. ``now`` gives Unix seconds, ``urandom`` bytes of the kernel's
-        generator. Raises ``ConfigError`` with the cure.
+        ``unlock`` could seal is sealed, but for one where a sealed one was. ``now`` gives Unix seconds,
+        ``urandom`` bytes of the kernel's generator. Raises ``ConfigError`` with the cure.
         """
         crypto.require_support()
         if not names.is_alias(default_alias):
@@ -75,18 +90,36 @@ class Vault:
         sealer = Sealer(unlock, urandom)
         with Store(state_dir) as store:
             data = store.read()
-            if data is None:
+            if data is not None:
+                data, content = opening.take(store, sealer, data)
+            else:
                 require_may_create(store, create)
-                first = changes.first(default_alias, float(now()), urandom)
-                store.write(sealer.seal(document.encode(first)))
-                data = store.read()
-            vault = cls._begin(state_dir, store, sealer, data)
-        if default_alias not in vault.content.aliases:
-            known = ", ".join(sorted(vault.content.aliases)) or "none"
+                content = changes.first(default_alias, float(now()), urandom)
+                data = opening.make(store, sealer, content)
+                opening.tell_of_first(store)
+        if default_alias not in content.aliases:
+            known = ", ".join(sorted(content.aliases)) or "none"
             raise ConfigError(
                 f"keyring.default_alias: {store.path} has no {default_alias}; its aliases: {known}"
             )
-        return vault
+        return cls(state_dir, sealer, data, content)
+
+    @classmethod
+    def at_rest(cls, state_dir: Path, *, unlock: Unlock, urandom: Urandom = os.urandom) -> "Vault":
+        """Read the keyring for a command while no daemon runs, which wraps nothing: until there is a change
+        nothing is written, and a plain file stays plain. Raises ``ConfigError`` with the cure.
+        """
+        crypto.require_support()
+        sealer = Sealer(unlock, urandom)
+        with Store(state_dir) as store:
+            data = store.read()
+            if data is None:
+                raise ConfigError(why_not_made(store, "never"))
+            content, was_sealed = opened(data, store, sealer)
+            if not was_sealed:
+                require_not_sealed_before(store)
+                sealer = Sealer(Unlock(), urandom)
+        return cls(state_dir, sealer, data, content)
 
     @classmethod
     def import_first(
@@ -109,25 +142,8 @@ class Vault:
                 raise ConfigError(f"{store.path}: there is a keyring already; import into that one instead")
             require_may_create(store, "if_empty")
             exported = changes.mark_exported(content, content.revision)
-            store.write(sealer.seal(encoded(exported)))
-            return cls._begin(state_dir, store, sealer, store.read())
-
-    @classmethod
-    def _begin(cls, state_dir: Path, store: Store, sealer: Sealer, data: bytes | None) -> "Vault":
-        """A vault of what ``store`` has read: sealed where it can be, and marked."""
-        if data is None:
-            raise ConfigError(f"{store.path}: vanished right after it was written")
-        content, was_sealed = opened(data, store, sealer)
-        if not was_sealed and sealer.mode != "file":
-            data = sealer.seal(document.encode(content))
-            store.write(data, previous="new")
-            _log.warning(
-                "%s was plain and is now sealed (keyring.unlock = %s); copies made of it earlier, as in "
-                "backups, are plain still",
-                store.path, sealer.mode,
-            )  # fmt: skip
-        store.mark()
-        return cls(state_dir, sealer, data, content)
+            data = opening.make(store, sealer, exported)
+        return cls(state_dir, sealer, data, exported)
 
     @property
     def is_sealed(self) -> str:
@@ -154,14 +170,35 @@ class Vault:
             raise KeyUnavailableException(error.message) from error
         return self.content
 
-    def fault(self) -> str:
-        """Why no change could be made at present, with the cure; empty if all is well.
-
-        For a look now and then: a file that goes while it is in use is missed only at the next start.
+    def look(self) -> Sight:
+        """Whether the file is what it should be: one that goes while it is in use is missed only at the next
+        start. Reads and no more, so that it can be given up where the disk hangs, and may overlap a change.
         """
+        unconfirmed, digest = self._unconfirmed, self._digest
         try:
             with Store(self._state_dir) as store:
-                self._read_again(store)
+                data = store.look()
+                is_in_doubt = unconfirmed is not None and data == unconfirmed.data
+                is_to_mend = is_in_doubt or not store.is_marked()
+                if not is_in_doubt and (data is None or _digest(data) != digest):
+                    return Sight(other_hand(store, data), True, is_to_mend)
+        except LostError as error:
+            return Sight(error.message, True, True)
+        except ConfigError as error:
+            return Sight(error.message)
+        return Sight(is_to_mend=is_to_mend)
+
+    def mend(self) -> str:
+        """Write what a look found missing; why that could not be done, or nothing.
+
+        A change whose last step failed is written once more, and may then be in force.
+        """
+        try:
+            opening.mark_again(self._state_dir, is_sealed=self._sealer.mode != "file")
+            if self._unconfirmed is not None:
+                with Store(self._state_dir) as store:
+                    if store.look() == self._unconfirmed.data:
+                        self._read_again(store)
         except ConfigError as error:
             return error.message
         return ""
@@ -177,11 +214,7 @@ class Vault:
             store.write(unconfirmed.data, previous=unconfirmed.previous)
             self._digest, self.content = _digest(unconfirmed.data), unconfirmed.content
         elif digest != self._digest:
-            raise ConfigError(
-                f"{store.path}: {'removed' if data is None else 'changed'} by another hand, so nothing is "
-                "written over it; export the keyring in use if it is to be kept (kpcache keyring export); "
-                "stop the daemon first, then put the right file there"
-            )
+            raise LostError(other_hand(store, data))
         self._unconfirmed = None
 
     def _write(self, store: Store, changed: Document, *, destroys: bool) -> None:

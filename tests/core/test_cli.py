@@ -299,9 +299,7 @@ def test_the_keyring_line_says_what_is_sealed_and_what_is_exported() -> None:
     keyring["default_key_state"] = "PendingDeletion"
     assert "; alias/kpcache is PendingDeletion; all of it" in keyring_line(keyring).plain
     keyring["fault"] = "/state/keyring.json: removed\x1b"
-    assert keyring_line(keyring).plain == (
-        r"keyring: IN MEMORY ONLY, run kpcache keyring export now: /state/keyring.json: removed\x1b"
-    )
+    assert keyring_line(keyring).plain == (r"keyring: FAULT: /state/keyring.json: removed\x1b")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import base64
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import trio
 import trio.testing
 
 from kpcache.core.admin_operations import ADMIN_OPERATIONS
-from kpcache.daemon import administrator
 from kpcache.daemon.admin_changes import CHANGES
 from kpcache.daemon.admin_lists import LISTS
 from kpcache.daemon.administrator import MAX_MESSAGE_BYTES, MAX_WAITING, Caller, Change
@@ -413,6 +411,7 @@ async def test_a_change_that_has_begun_is_carried_out_and_one_that_has_not_is_fo
 ) -> None:
     caplog.set_level(logging.INFO)
     async with administration(folder) as it:
+        caplog.clear()
         it.vault.disk.clear()
         async with trio.open_nursery() as nursery:
             for method in ("DisableKey", "RotateKeyOnDemand", "ExportKeyring"):
@@ -522,6 +521,7 @@ async def test_every_change_is_told_in_one_line_with_who_and_which_key_and_nothi
 ) -> None:
     caplog.set_level(logging.INFO)
     async with administration(folder) as it:
+        caplog.clear()
         private = "a\nPRIVATE note"
         await it.call("UpdateKeyDescription", {"KeyId": ALIAS, "Description": private})
         await it.call("TagResource", {"KeyId": ALIAS, "Tags": [{"TagKey": private, "TagValue": private}]})
@@ -567,43 +567,3 @@ async def test_a_large_import_is_told_in_one_short_line(
     assert "21 keys added" in line
     assert line.endswith("and 18 more")
     assert len(line) < 1000
-
-
-@real_clock
-async def test_a_file_that_goes_while_it_is_in_use_is_told_once_and_so_is_its_return(
-    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(administrator, "LOOK_INTERVAL_S", 0.001)
-    async with administration(folder) as it:
-        looks = 0
-        fault = it.vault.fault
-
-        def counted() -> str:
-            nonlocal looks
-            looks += 1
-            return fault()
-
-        monkeypatch.setattr(it.vault, "fault", counted)
-
-        async def look(times: int) -> None:
-            until = looks + times
-            while looks < until:
-                await trio.lowlevel.checkpoint()
-
-        await look(3)
-        assert (it.administrator.fault, caplog.messages) == ("", [])
-        away = f"{folder}-away"
-        os.rename(folder, away)
-        await look(5)
-        assert str(folder) in it.administrator.fault
-        [line] = caplog.messages
-        assert "in memory only" in line
-        assert "kpcache keyring export" in line
-        assert caplog.records[0].levelno == logging.CRITICAL
-        # All keys are there still, and can be taken out.
-        export = await it.call("ExportKeyring")
-        assert document.decode(export["KeyringDocument"]) == it.keyring.content
-        os.rename(away, folder)
-        await look(5)
-        assert it.administrator.fault == ""
-        assert "as it should be again" in caplog.messages[-1]

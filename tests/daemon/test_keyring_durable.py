@@ -105,6 +105,7 @@ NEW = [f"write {TEMPORARY}", f"fsync {TEMPORARY}"]
 KEEP = [f"link {FILE} to {OLD}", f"rename {OLD} to {PREVIOUS}", f"unlink {OLD}"]
 IN_FORCE = [f"rename {TEMPORARY} to {FILE}", "fsync state"]
 READ = [f"fsync {FILE}", "fsync state"]
+AGAIN = CLEAN + NEW + IN_FORCE
 # The last thing: a mark without a keyring would keep every start away.
 MARKED = [f"write {MARK}", f"fsync {MARK}", "fsync state"]
 FIRST = CLEAN + NEW + KEEP[:1] + IN_FORCE + READ + MARKED
@@ -116,7 +117,7 @@ DESTROY = (
     + [f"link {FILE} to {PREVIOUS}", "fsync state"]
 )  # fmt: skip
 # After a sync that failed: the kernel tells of it once, so the file is written anew, and no copy is moved.
-ANEW = {"rotate": READ + CLEAN + NEW + IN_FORCE, "purge": DESTROY}
+ANEW = {"rotate": READ + AGAIN, "purge": DESTROY}
 # The step after which a change is durable; what a change that destroys does behind it can fail.
 LAST = {"rotate": len(CHANGE), "purge": len(DESTROY) - 2}
 
@@ -165,11 +166,12 @@ def test_all_is_durable_in_order_before_open_returns(folder: Path, monkeypatch: 
 
 
 def test_a_keyring_that_is_found_is_made_durable_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its writer may have been killed between rename and sync."""
+    """Its writer may have been killed between rename and sync, or have been told of a sync that failed: the
+    kernel tells that once, so the file is written anew."""
     open_vault(folder)
     calls = Calls(monkeypatch)
     open_vault(folder)
-    assert calls.made == READ
+    assert calls.made == READ + AGAIN
 
 
 @KINDS
@@ -227,6 +229,59 @@ def test_a_step_that_fails_leaves_nothing_or_a_whole_keyring(
     marked = step > FIRST.index(f"write {MARK}")
     assert sorted(os.listdir(folder)) == [FILE] * whole + [MARK] * marked
     open_vault(folder, "never" if whole else "if_empty")
+
+
+def test_a_first_keyring_whose_last_sync_failed_is_written_once_more_before_it_is_marked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        Calls(patched, failing=len(FIRST) - len(READ + MARKED), reason=errno.EIO)
+        with pytest.raises(ConfigError):
+            open_vault(folder)
+    assert os.listdir(folder) == [FILE]
+    calls = Calls(monkeypatch)
+    open_vault(folder)
+    assert calls.made == READ + AGAIN + MARKED
+
+
+def test_a_change_that_was_never_known_to_be_durable_is_written_once_more_by_the_next_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = used_vault(folder)
+    new = rotate(vault.content)
+    with monkeypatch.context() as patched:
+        Calls(patched, failing=len(CHANGE), reason=errno.EIO, for_good=True)
+        with pytest.raises(KeyUnavailableException):
+            apply(vault, rotate)
+    calls = Calls(monkeypatch)
+    assert open_vault(folder).content == new
+    assert calls.made == READ + AGAIN
+
+
+BEFORE_IT_COUNTS = len(READ + AGAIN) - 1
+
+
+@pytest.mark.parametrize("step", range(len(READ) + 1, len(READ + AGAIN) + 1))
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_start_goes_on_where_a_disk_that_is_full_takes_nothing_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: int, reason: int
+) -> None:
+    """Its keyring was read, and is as good as it was. What fails once the new file is there is told."""
+    content = used_vault(folder).content
+    before = (folder / FILE).read_bytes()
+    caplog.clear()
+    with monkeypatch.context() as patched:
+        Calls(patched, failing=step, reason=reason)
+        if reason == errno.EIO or step > BEFORE_IT_COUNTS:
+            with pytest.raises(ConfigError, match=os.strerror(reason)):
+                open_vault(folder)
+        else:
+            assert open_vault(folder).content == content
+            [line] = caplog.messages
+            assert f"{folder / FILE}: {os.strerror(reason)}" in line
+            assert "could not be written once more" in line
+    assert (folder / FILE).read_bytes() == before
+    assert sorted(os.listdir(folder)) == [FILE, PREVIOUS, MARK]
 
 
 @REASONS

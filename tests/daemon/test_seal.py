@@ -15,13 +15,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 
 from kpcache.errors import ConfigError
-from kpcache.keyring import changes, kdf, seal
+from kpcache.keyring import changes, document, kdf, seal
 from kpcache.keyring.document import DocumentError
 from kpcache.keyring.seal import CREDENTIAL, Sealer, Unlock
 from kpcache.keyring.vault import Vault
 from tests.keyrings import ALIAS, document_of, record
 from tests.vaults import (
     FILE,
+    MARK,
     OLD,
     PREVIOUS,
     TEMPORARY,
@@ -150,6 +151,7 @@ def test_a_plain_file_is_sealed_at_the_next_start_and_no_plain_copy_stays(
     for name in (TEMPORARY, OLD):
         (folder / name).write_bytes((folder / FILE).read_bytes())
     caplog.set_level(logging.INFO, "kpcache")
+    caplog.clear()
     assert open_vault(folder, "never", unlock=unlock).content == plain
     assert holds_a_secret(folder, plain) == []
     assert (folder / PREVIOUS).exists()
@@ -166,6 +168,60 @@ def test_a_plain_file_stays_whole_where_it_cannot_be_sealed(folder: Path, creden
     assert CREDENTIAL in refusal(folder, "never", unlock=credential)
     assert (folder / FILE).read_bytes() == before
     assert open_vault(folder).content == plain
+
+
+# --- a plain file where a sealed one was
+
+
+@pytest.mark.parametrize("was_plain", [False, True], ids=["sealed from the first", "sealed later"])
+def test_a_plain_file_in_the_place_of_a_sealed_one_is_neither_used_nor_sealed(
+    folder: Path, credential: Unlock, was_plain: bool
+) -> None:
+    """Whoever can write there and lacks the secret could else give the daemon keys that they know."""
+    if was_plain:
+        used_vault(folder)
+    open_vault(folder, unlock=credential)
+    planted = document.encode(document_of(record()))
+    (folder / FILE).write_bytes(planted)
+    for unlock in (credential, Unlock()):
+        told = refusal(folder, unlock=unlock)
+        assert "plain, yet the keyring of this folder is sealed" in told
+        with pytest.raises(ConfigError, match="plain, yet"):
+            Vault.at_rest(folder, unlock=unlock)
+    assert (folder / FILE).read_bytes() == planted
+    subprocess.run(["/bin/sh", "-c", told.partition("run: ")[2]], check=True)
+    assert document.encode(open_vault(folder, unlock=credential).content) == planted
+
+
+def test_a_keyring_that_was_sealed_before_marks_said_so_is_marked_by_the_next_start(
+    folder: Path, credential: Unlock
+) -> None:
+    open_vault(folder, unlock=credential)
+    sealed = (folder / MARK).read_bytes()
+    open_vault(folder, unlock=credential)
+    assert (folder / MARK).read_bytes() == sealed
+    (folder / MARK).write_text("keyring.json was made in this folder.\n")
+    open_vault(folder, unlock=credential)
+    assert (folder / MARK).read_bytes() == sealed
+    assert sorted(os.listdir(folder)) == [FILE, MARK]
+
+
+# --- while no daemon runs
+
+
+def test_a_command_leaves_the_file_as_it_lies(folder: Path, credential: Unlock) -> None:
+    plain = used_vault(folder).content
+    before = {path.name: (path.stat().st_ino, path.read_bytes()) for path in folder.iterdir()}
+    vault = Vault.at_rest(folder, unlock=credential)
+    assert vault.content == plain
+    assert {path.name: (path.stat().st_ino, path.read_bytes()) for path in folder.iterdir()} == before
+    vault.change(lambda content: changes.mark_exported(content, content.revision))
+    assert document.decode((folder / FILE).read_bytes()) == vault.content, "still plain"
+    open_vault(folder, unlock=credential)
+    vault = Vault.at_rest(folder, unlock=credential)
+    vault.change(rotate)
+    assert holds_a_secret(folder, vault.content) == []
+    assert open_vault(folder, unlock=credential).content == vault.content
 
 
 # --- another secret, another mode

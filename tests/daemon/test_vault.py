@@ -1,10 +1,12 @@
 """Changes of the keyring: durable and whole or refused, and never over another hand's work."""
 
 import dataclasses
+import errno
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,9 +23,9 @@ from kpcache.keyring import changes, document
 from kpcache.keyring.document import Document
 from kpcache.keyring.merge import merge
 from kpcache.keyring.size import held_bytes
-from kpcache.keyring.vault import Vault
+from kpcache.keyring.vault import Sight, Vault
 from tests.keyrings import ALIAS, document_of, record
-from tests.vaults import FILE, MARK, PLAIN, PREVIOUS, open_vault, purge, rotate, used_vault
+from tests.vaults import FILE, MARK, PLAIN, PREVIOUS, open_vault, purge, refusal, rotate, used_vault
 
 
 @pytest.fixture
@@ -171,14 +173,97 @@ def test_the_largest_keyring_can_still_be_calmed_counted_and_made_smaller(vault:
 
 
 def test_a_fault_of_the_file_is_found_without_a_change(vault: Vault, folder: Path) -> None:
-    assert vault.fault() == ""
+    assert vault.look() == Sight()
     kept = folder.rename(folder.parent / "away")
-    assert str(folder) in vault.fault()
+    gone = vault.look()
+    assert str(folder) in gone.fault
+    assert (gone.is_lost, gone.is_to_mend) == (True, True)
     folder.mkdir(mode=0o700)
-    assert "removed by another hand" in vault.fault()
+    gone = vault.look()
+    assert "removed by another hand" in gone.fault
+    assert (gone.is_lost, gone.is_to_mend) == (True, True)
     folder.rmdir()
     kept.rename(folder)
-    assert vault.fault() == ""
+    assert vault.look() == Sight()
+
+
+@pytest.mark.parametrize("touch", [_another_version, _another_keyring, _damaged])
+def test_another_file_than_the_one_in_use_is_a_loss(
+    vault: Vault, folder: Path, touch: Callable[[Path], None]
+) -> None:
+    touch(folder)
+    assert "changed by another hand" in vault.look().fault
+    assert (vault.look().is_lost, vault.look().is_to_mend) == (True, False)
+
+
+def test_a_file_that_others_may_read_is_a_fault_and_no_loss(vault: Vault, folder: Path) -> None:
+    (folder / FILE).chmod(0o640)
+    assert "run: chmod 600" in vault.look().fault
+    assert not vault.look().is_lost
+
+
+def test_a_look_writes_nothing_and_syncs_nothing(
+    vault: Vault, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must be possible to give it up where the disk hangs, and a failed sync is told to one only."""
+    (folder / MARK).unlink()
+    before = files(folder)
+    for name in ("fsync", "write", "rename", "unlink", "link"):
+        monkeypatch.setattr(os, name, lambda *_, **__: pytest.fail("a look does more than look"))
+    assert vault.look() == Sight(is_to_mend=True)
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize("lose", ["folder", "mount", "mark"])
+def test_what_tells_the_next_start_of_a_loss_is_made_again(vault: Vault, folder: Path, lose: str) -> None:
+    """A folder that vanishes as a whole, or a mount that is missing, would look like a first start."""
+    if lose == "mark":
+        (folder / MARK).unlink()
+    else:
+        shutil.rmtree(folder)
+    if lose == "mount":
+        folder.mkdir(mode=0o700)
+    assert vault.mend() == ""
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert vault.look().is_lost is (lose != "mark")
+    assert not vault.look().is_to_mend
+    (folder / FILE).unlink(missing_ok=True)
+    (folder / PREVIOUS).unlink(missing_ok=True)
+    assert "missing, yet it was made here" in refusal(folder)
+
+
+def test_what_cannot_be_made_again_is_told(vault: Vault, folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.touch()
+    assert str(folder) in vault.mend()
+    assert vault.look().is_lost
+
+
+def test_a_change_in_doubt_is_settled_without_another_change(
+    vault: Vault, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, real_rename, real_fsync = rotate(vault.content), os.rename, os.fsync
+
+    def rename(*args: Any, **kwargs: Any) -> None:
+        real_rename(*args, **kwargs)
+        if args[1] == FILE:
+            monkeypatch.setattr(os, "fsync", broken)
+
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(KeyUnavailableException, match="whether the change stands is not known"):
+        vault.change(rotate)
+    assert vault.look() == Sight(is_to_mend=True)
+    assert "Input/output error" in vault.mend()
+    monkeypatch.setattr(os, "fsync", real_fsync)
+    monkeypatch.setattr(os, "rename", real_rename)
+    assert vault.content != new
+    assert vault.mend() == ""
+    assert vault.content == new
+    assert vault.look() == Sight()
+    assert open_vault(folder).content == new
 
 
 def test_an_export_of_the_largest_keyring_can_be_imported_whatever_became_of_its_keys(
