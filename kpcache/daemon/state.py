@@ -39,26 +39,48 @@ def locked_folder(state_dir: Path) -> Iterator[None]:
             f"daemon.state_dir: {state_dir} cannot be used ({error.strerror}); "
             "make it a folder that this user can write, or set daemon.state_dir to one"
         ) from error
-    try:
+    with ExitStack() as stack:
+        stack.callback(os.close, fd)
         _lock(fd, state_dir)
+        _lock_folder_itself(state_dir, stack)
         yield
-    finally:
-        os.close(fd)
+
+
+def _lock_folder_itself(state_dir: Path, stack: ExitStack) -> None:
+    """So that two keep apart also where the lock's file was removed and made anew: a lock is on the file, not
+    on its name. Only where nobody else can open the folder: whoever can could hold this lock for ever."""
+    with suppress(OSError):  # some file systems lock no folders; there the lock's file must do
+        fd = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+        if stat.S_IMODE(os.fstat(fd).st_mode) & 0o077 == 0 and not _acquired(fd):
+            raise _in_use(state_dir)
+
+
+def _acquired(fd: int) -> bool:
+    """Whether the lock is ours now, and not another one's. Raises ``OSError`` where there are no locks."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _lock(fd: int, state_dir: Path) -> None:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise FolderInUseError(
-            f"daemon.state_dir: another kpcache process uses {state_dir}, a daemon or a keyring command; "
-            "stop it or let it finish; for a second daemon set its own daemon.state_dir and daemon.socket"
-        ) from error
+        if not _acquired(fd):
+            raise _in_use(state_dir)
     except OSError as error:
         raise ConfigError(
             f"daemon.state_dir: {state_dir} cannot be locked ({error.strerror}); "
             "set daemon.state_dir to a folder on a local disk"
         ) from error
+
+
+def _in_use(state_dir: Path) -> FolderInUseError:
+    return FolderInUseError(
+        f"daemon.state_dir: another kpcache process uses {state_dir}, a daemon or a keyring command; "
+        "stop it or let it finish; for a second daemon set its own daemon.state_dir and daemon.socket"
+    )
 
 
 def listen(path: Path, mode: int, group: str) -> socket.socket:
@@ -81,9 +103,13 @@ def listen(path: Path, mode: int, group: str) -> socket.socket:
             f"daemon.socket_group: there is no group {group!r:.60}; create it or leave it empty"
         ) from None
     except OSError as error:
+        cure = "check the folder's permissions, or set daemon.socket (at most 107 bytes)"
+        if error.errno == errno.EADDRINUSE:
+            cure = (
+                "give each daemon a folder of its own for its sockets (daemon.socket; admin.sock lies beside)"
+            )
         raise ConfigError(
-            f"daemon.socket: cannot listen on {path} ({error.strerror or error}); "
-            "check the folder's permissions, or set daemon.socket (at most 107 bytes)"
+            f"daemon.socket: cannot listen on {path} ({error.strerror or error}); {cure}"
         ) from error
 
 
@@ -122,10 +148,9 @@ def _temporary_name(path: Path) -> Iterator[Path]:
 def _is_locked(fd: int, lock: Path) -> bool:
     """Whether we hold the lock now."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Its last holder may have removed it since it was opened; then it keeps nobody out.
-        return os.path.samestat(os.fstat(fd), lock.lstat())
-    except (BlockingIOError, FileNotFoundError):
+        return _acquired(fd) and os.path.samestat(os.fstat(fd), lock.lstat())
+    except FileNotFoundError:
         return False
 
 

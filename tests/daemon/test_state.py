@@ -8,13 +8,13 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kpcache.daemon.state import close_listener, listen, locked_folder
+from kpcache.daemon.state import FolderInUseError, close_listener, listen, locked_folder
 from kpcache.errors import ConfigError
 
 # Ends without a word after a step of listen().
@@ -93,6 +93,43 @@ def test_a_lock_held_by_a_process_that_was_killed_is_free(tmp_path: Path) -> Non
             pass
         holder.kill()
     with locked_folder(tmp_path):
+        pass
+
+
+def test_a_lock_whose_file_was_removed_still_keeps_a_second_one_out(tmp_path: Path) -> None:
+    """Of two that write, each would lose what the other has acknowledged."""
+    folder = tmp_path / "state"
+    with locked_folder(folder):
+        (folder / "lock").unlink()
+        with pytest.raises(FolderInUseError), locked_folder(folder):
+            pass
+    with locked_folder(folder):
+        pass
+
+
+@pytest.mark.parametrize(("mode", "is_kept_out"), [(0o700, True), (0o750, False), (0o701, False)])
+def test_nobody_else_can_keep_a_daemon_from_its_folder(tmp_path: Path, mode: int, is_kept_out: bool) -> None:
+    """Whoever can open a folder can lock it: the lock on the folder counts where nobody else can."""
+    tmp_path.chmod(mode)
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with pytest.raises(FolderInUseError) if is_kept_out else nullcontext(), locked_folder(tmp_path):
+            pass
+    finally:
+        os.close(fd)
+
+
+def test_a_file_system_that_locks_files_only_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = fcntl.flock
+
+    def flock(fd: int, operation: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        original(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked_folder(tmp_path), pytest.raises(FolderInUseError), locked_folder(tmp_path):
         pass
 
 
@@ -307,7 +344,10 @@ def test_a_living_daemons_socket_is_not(tmp_path: Path, stack: ExitStack) -> Non
     path = tmp_path / "s"
     listening(stack, path)
     inode = path.lstat().st_ino
-    assert "another daemon answers there" in refusal(path)
+    told = refusal(path)
+    assert "another daemon answers there" in told
+    assert "give each daemon a folder of its own for its sockets" in told
+    assert "permissions" not in told
     assert path.lstat().st_ino == inode
 
 
