@@ -5,7 +5,7 @@ Pure: all of them run in the thread that writes, on the content that they will r
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from kpcache.core.contract import SYMMETRIC_DEFAULT
@@ -73,6 +73,7 @@ def _create_key(content: Document, data: Input, setting: Setting) -> Outcome:
     subjects = [names.key_arn(record.key_id)]
     if "AliasName" in data:
         after = changes.create_alias(after, data["AliasName"], record.key_id)
+        after = replace(after, revision=content.revision + 1)  # it is one change
         subjects.append(data["AliasName"])
     return Outcome(after, {"KeyMetadata": views.key_metadata(record)}, subjects)
 

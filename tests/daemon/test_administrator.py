@@ -64,6 +64,7 @@ async def test_a_key_is_made_with_its_alias_tags_and_description(folder: Path) -
         assert (made["KeyState"], made["Description"]) == ("Enabled", "of the app")
         assert made["CreationDate"] == it.now
         assert it.keyring.resolve("alias/app").arn == made["Arn"]
+        assert it.keyring.content.revision == 2, "with its alias it is one change"
         tags = await it.call("ListResourceTags", {"KeyId": "alias/app"})
         assert tags == {"Tags": [{"TagKey": "team", "TagValue": "a"}], "Truncated": False}
         assert it.on_disk() == it.keyring.content
