@@ -58,10 +58,12 @@ class DoubtfulVault(Vault):
 
 @dataclass
 class Administration:
-    """``now`` is the keyring's time, in Unix seconds."""
+    """``now`` is the keyring's time, in Unix seconds, and ``clock_set_s`` by how much it was set since the
+    administrator is there; without that it goes as time does."""
 
     folder: Path
     now: float = 1_700_000_000.0
+    clock_set_s: float = 0.0
     shards: FakeShards = field(default_factory=FakeShards)
     gate: Gate = field(default_factory=Gate)
     limits: Limits = field(default_factory=Limits)
@@ -77,8 +79,9 @@ class Administration:
             self.shards.stock, self.keyring, self.limits, self.gate, lambda: {"status": "here"}
         )
         self.administrator = Administrator(
-            self.dispatcher, self.gate, vault, self.keyring, ALIAS, self.limits, now=lambda: self.now
-        )
+            self.dispatcher, self.gate, vault, self.keyring, ALIAS, self.limits,
+            now=lambda: self.now + self.clock_set_s, uptime=lambda: self.now - 1e9,
+        )  # fmt: skip
 
     @property
     def key_id(self) -> str:

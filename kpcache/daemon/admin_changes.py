@@ -20,6 +20,8 @@ from kpcache.keyring.document import Document, DocumentError, KeyRecord
 from kpcache.keyring.merge import merge
 
 _DEFAULT_WAITING_DAYS: Final = 30  # KMS, ScheduleKeyDeletion
+# More than what time synchronisation corrects while a daemon runs, and nothing against seven days.
+_MAX_CLOCK_SET_S: Final = 3600.0
 # What each of these may be set to: the value that a local key has.
 _ONLY: Final[Mapping[str, object]] = {
     "KeySpec": SYMMETRIC_DEFAULT,
@@ -40,11 +42,13 @@ Input = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a change needs besides its input: Unix seconds, the kernel's randomness, the configured alias."""
+    """What a change needs besides its input: Unix seconds, the kernel's randomness, the configured alias, and
+    by how many seconds the clock was set since the daemon's start."""
 
     now: float
     urandom: Callable[[int], bytes]
     default_alias: str
+    clock_set_s: float
 
 
 class Outcome(NamedTuple):
@@ -122,6 +126,7 @@ def _untag(content: Document, data: Input, _: Setting) -> Outcome:
 
 
 def _schedule_deletion(content: Document, data: Input, setting: Setting) -> Outcome:
+    _require_steady_clock(setting)
     days = data.get("PendingWindowInDays", _DEFAULT_WAITING_DAYS)
     key_id = changes.find(content, data["KeyId"]).key_id
     after = changes.schedule_deletion(content, key_id, days, setting.now)
@@ -151,6 +156,7 @@ def _purge(content: Document, data: Input, setting: Setting) -> Outcome:
         # An alias may have been moved to another key since whoever asks for this has looked.
         raise ValidationException("PurgeKey takes a key's id or ARN and no alias: what it destroys is gone")
     record = changes.find(content, key_id)
+    _require_steady_clock(setting)
     if content.aliases.get(setting.default_alias) == record.key_id:
         raise KMSInvalidStateException(
             f"{names.key_arn(record.key_id)} is the key of {setting.default_alias}, the configured "
@@ -212,6 +218,16 @@ def _of_key(content: Document, data: Input, change: Callable[[KeyRecord], Docume
 def _told_key(outcome: Outcome) -> Outcome:
     """The same, with the key's ARN as the answer."""
     return outcome._replace(answer={"KeyId": outcome.subjects[0]})
+
+
+def _require_steady_clock(setting: Setting) -> None:
+    """The days until a purge are counted by the clock, and a jump of it would count for days."""
+    if abs(setting.clock_set_s) > _MAX_CLOCK_SET_S:
+        hours = setting.clock_set_s / 3600
+        raise KMSInvalidStateException(
+            f"The clock was set by {hours:+.1f} hours since this daemon's start, and the days until a purge go "
+            "by it. Restart the daemon if the clock is right now."
+        )
 
 
 def _alias_and_key(content: Document, alias: str) -> list[str]:

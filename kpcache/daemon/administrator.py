@@ -49,6 +49,11 @@ _MAX_SUBJECTS: Final = 5
 _OVERFLOW_UID: Final = 65534  # user_namespaces(7): stands for every user that this namespace does not know
 
 
+def uptime() -> float:
+    """Of this machine, in seconds, its times of suspension included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The peer of a connection when it connected (SO_PEERCRED), for the log only."""
@@ -104,9 +109,11 @@ class Administrator:
         limits: Limits,
         *,
         now: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = uptime,
         urandom: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """``now`` in Unix seconds: the date of a deletion must outlive a restart."""
+        """``now`` in Unix seconds: the date of a deletion must outlive a restart. ``uptime`` in seconds, of a
+        clock that nobody sets and that goes on while the machine is suspended."""
         self.limits = replace(limits, max_message_bytes=MAX_MESSAGE_BYTES)
         self._dispatcher = dispatcher
         self._gate = gate
@@ -114,6 +121,8 @@ class Administrator:
         self._keyring = keyring
         self._default_alias = default_alias
         self._now = now
+        self._uptime = uptime
+        self._booted = now() - uptime()  # when the machine was started, by the clock of this moment
         self._urandom = urandom
         self._watch = KeyringWatch(vault, self._adopt)
         self._put, self._take = trio.open_memory_channel[Change](MAX_WAITING)
@@ -156,6 +165,7 @@ class Administrator:
     async def run(self) -> None:
         """Make the changes, until cancelled: then the one under way is still carried to its end. Between
         them, look after the file: at its time, however many changes there are, and after a failure."""
+        self._watch.put_off()
         try:
             while True:
                 change: Change | None = None
@@ -199,7 +209,8 @@ class Administrator:
     # --- in the thread
 
     def _make(self, change: Change) -> tuple[dict[str, Any], list[str]]:
-        setting = Setting(self._now(), self._urandom, self._default_alias)
+        now = self._now()
+        setting = Setting(now, self._urandom, self._default_alias, now - self._uptime() - self._booted)
         outcomes: list[Outcome] = []
 
         def step(content: Document) -> Document:

@@ -2,6 +2,7 @@
 the next start: whoever is told in time can still export them.
 """
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -33,7 +34,11 @@ class KeyringWatch:
         # Looks that were given up still wait for the disk, each in a thread: one at a time.
         self._looking = trio.CapacityLimiter(1)
         self.fault = ""  # what is wrong with the file, with the cure
-        self.next_s = trio.current_time() + LOOK_INTERVAL_S  # when to look again, by trio's clock
+        self.next_s = math.inf  # when to look again, by trio's clock
+
+    def put_off(self) -> None:
+        """The next look is due one interval from now."""
+        self.next_s = trio.current_time() + LOOK_INTERVAL_S
 
     async def look(self) -> None:
         """Look, mend what can be mended, and tell what is new about it."""
@@ -53,7 +58,7 @@ class KeyringWatch:
                 log_defect("looking at the keyring's file", error)
             self._defect = type(error)
         finally:
-            self.next_s = trio.current_time() + LOOK_INTERVAL_S
+            self.put_off()
 
     def tell_at_end(self) -> None:
         """Say once more what still stands: the last chance to look into it."""

@@ -17,7 +17,6 @@ for the administrator; a change that finds everything as it should be returns th
 import dataclasses
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from kpcache.core.contract import shown
@@ -29,7 +28,7 @@ from kpcache.errors import (
     TagException,
     ValidationException,
 )
-from kpcache.keyring import crypto, names
+from kpcache.keyring import clock, crypto, names
 from kpcache.keyring.document import MAX_TAGS, Document, KeyRecord, Material
 
 Urandom = Callable[[int], bytes]
@@ -83,7 +82,8 @@ def disable(document: Document, key_id: str) -> Document:
 def schedule_deletion(document: Document, key_id: str, days: int, now: float) -> Document:
     """Disable the key, and let it be purged in ``days`` (7 to 30) days.
 
-    Raises ``ValidationException``, and ``KMSInvalidStateException`` as ``enable`` or for a wrong clock.
+    Raises ``ValidationException``, and ``KMSInvalidStateException`` as ``enable`` or for a clock that is
+    behind any date in the keyring.
     """
     record = find(document, key_id)
     _refuse_pending(record)
@@ -91,11 +91,7 @@ def schedule_deletion(document: Document, key_id: str, days: int, now: float) ->
         raise ValidationException(
             f"PendingWindowInDays must be from {MIN_WAITING_DAYS} to {MAX_WAITING_DAYS} days"
         )
-    if now < record.materials[-1].created_s:
-        # As after a start without a battery-backed clock: days counted from 1970 are over when it is set.
-        raise KMSInvalidStateException(
-            "this machine's clock is behind the time when the key was made or rotated: set it right first"
-        )
+    clock.refuse_behind(document, now)
     return _with(document, record, state="PendingDeletion", deletion_s=now + days * _DAY_S)
 
 
@@ -117,8 +113,9 @@ def purge(document: Document, key_id: str, now: float) -> Document:
     if record.deletion_s is None:
         raise KMSInvalidStateException(f"{arn} is not pending deletion: schedule that first.")
     if now < record.deletion_s:
-        date = datetime.fromtimestamp(record.deletion_s, UTC).isoformat(" ", "seconds")
-        raise KMSInvalidStateException(f"{arn} is pending deletion and cannot be destroyed before {date}.")
+        raise KMSInvalidStateException(
+            f"{arn} is pending deletion and cannot be destroyed before {clock.date_of(record.deletion_s)}."
+        )
     return revised(
         document,
         keys=tuple(each for each in document.keys if each is not record),

@@ -136,13 +136,25 @@ def test_deletion_waits_from_7_to_30_days(days: int, allowed: bool) -> None:
     assert changes.find(after, ALIAS).deletion_s == NOW + days * DAY_S
 
 
-def test_days_are_not_counted_by_a_clock_that_is_behind_the_key() -> None:
-    """They would be over as soon as it is set right."""
-    rotated = changes.rotate(RING, ALIAS, NOW, os.urandom)
-    code, message = refusal(lambda: changes.schedule_deletion(rotated, ALIAS, 30, NOW - 1))
+@pytest.mark.parametrize("dated", ["the key", "another key", "an earlier material"])
+def test_days_are_not_counted_by_a_clock_that_is_behind_any_date_of_the_keyring(dated: str) -> None:
+    """They would be over as soon as it is set right. Which date it is, and what to do, is told."""
+    key = {"the key": ENABLED, "an earlier material": ENABLED, "another key": DYING}[dated]
+    late = dataclasses.replace(key.materials[0], created_s=NOW)
+    ring = dataclasses.replace(
+        RING,
+        keys=tuple(
+            dataclasses.replace(each, materials=(late,)) if each is key else each for each in RING.keys
+        ),
+    )
+    if dated == "an earlier material":
+        ring = changes.rotate(ring, ALIAS, 5.0, os.urandom)  # under a clock that has begun in 1970
+    code, message = refusal(lambda: changes.schedule_deletion(ring, ALIAS, 30, 60.0))
     assert code == "KMSInvalidStateException"
-    assert "set it right first" in message
-    changes.schedule_deletion(rotated, ALIAS, 30, NOW)
+    assert "clock says 1970-01-01 00:01:00+00:00" in message
+    assert f"{names.key_arn(key.key_id)} was made or rotated at 2023-11-14 22:13:20+00:00" in message
+    assert "set the clock right. If it is right," in message
+    changes.schedule_deletion(ring, ALIAS, 30, NOW)
 
 
 def test_nothing_is_destroyed_before_its_date() -> None:

@@ -93,7 +93,7 @@ def ask(method: str, data: dict[str, Any]) -> dict[str, Any]:
     work = administrator.begin(Caller(0, 1), Request(1, name, dict(data), None))
     if isinstance(work, dict):
         return work
-    return CHANGES[name](CONTENT, data, Setting(1.0, os.urandom, DEFAULT)).answer
+    return CHANGES[name](CONTENT, data, Setting(1.0, os.urandom, DEFAULT, 0.0)).answer
 
 
 KEY = {"KeyId": "alias/on"}

@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import trio
 import trio.testing
 
 from kpcache.core.admin_operations import ADMIN_OPERATIONS
+from kpcache.daemon import administrator
 from kpcache.daemon.admin_changes import CHANGES
 from kpcache.daemon.admin_lists import LISTS
 from kpcache.daemon.administrator import MAX_MESSAGE_BYTES, MAX_WAITING, Caller, Change
@@ -153,6 +155,30 @@ async def test_deletion_waits_can_be_called_off_and_only_a_purge_destroys(folder
         assert (await it.refusal("PurgeKey", {"KeyId": key_id})).code == "NotFoundException"
         assert it.on_disk() == it.keyring.content
         assert key_id not in {record.key_id for record in it.keyring.content.keys}
+
+
+@pytest.mark.parametrize("hours", [8 * 24.0, 1.1, -1.1, -(20 * 365 * 24.0)])
+@real_clock
+async def test_days_are_not_counted_by_a_clock_that_was_set_meanwhile(folder: Path, hours: float) -> None:
+    """A jump ahead would be the days that a deletion has to wait."""
+    async with administration(folder) as it:
+        key_id, other = await second_key(it), await second_key(it)
+        await it.call("ScheduleKeyDeletion", {"KeyId": key_id, "PendingWindowInDays": 7})
+        it.clock_set_s = hours * 3600
+        for method, data in (("PurgeKey", {"KeyId": key_id}), ("ScheduleKeyDeletion", {"KeyId": other})):
+            error = await it.refusal(method, data)
+            assert error.code == "KMSInvalidStateException"
+            assert f"The clock was set by {hours:+.1f} hours since this daemon's start" in error.message
+        it.clock_set_s = 0.9 * 3600
+        await it.call("CancelKeyDeletion", {"KeyId": key_id})
+        await it.call("ScheduleKeyDeletion", {"KeyId": key_id, "PendingWindowInDays": 7})
+        it.now += 7 * DAY_S
+        assert await it.call("PurgeKey", {"KeyId": key_id})
+
+
+def test_a_machine_that_was_suspended_has_no_clock_that_was_set() -> None:
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before <= administrator.uptime() <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @real_clock

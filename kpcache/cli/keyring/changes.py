@@ -95,6 +95,8 @@ def _change_key(args: argparse.Namespace, method: str, **members: Any) -> dict[s
     except DisabledException as error:
         raise DisabledException(f"{error.message} First: kpcache keyring enable {args.key}") from None
     except KMSInvalidStateException as error:
+        if not error.message.endswith(" is pending deletion."):  # it can be the clock too
+            raise
         raise KMSInvalidStateException(
             f"{error.message} To keep it: kpcache keyring delete {args.key} --cancel"
         ) from None

@@ -78,11 +78,10 @@ class Stopped:
 
     def _change(self, vault: Vault, name: str, members: Mapping[str, Any]) -> dict[str, Any]:
         outcomes: list[Outcome] = []
+        setting = Setting(time.time(), os.urandom, self._default_alias, clock_set_s=0.0)
 
         def step(content: Document) -> Document:
-            outcomes.append(
-                CHANGES[name](content, members, Setting(time.time(), os.urandom, self._default_alias))
-            )
+            outcomes.append(CHANGES[name](content, members, setting))
             return outcomes[-1].content
 
         vault.change(step)
