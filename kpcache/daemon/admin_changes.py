@@ -225,8 +225,8 @@ def _require_steady_clock(setting: Setting) -> None:
     if abs(setting.clock_set_s) > _MAX_CLOCK_SET_S:
         hours = setting.clock_set_s / 3600
         raise KMSInvalidStateException(
-            f"The clock was set by {hours:+.1f} hours since this daemon's start, and the days until a purge go "
-            "by it. Restart the daemon if the clock is right now."
+            f"The clock was set by {hours:+.1f} hours since this daemon's start, and the days until a purge "
+            "go by it. Restart the daemon if the clock is right now."
         )
 
 

@@ -15,15 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kpcache.cli.config_file import load_file
 from kpcache.cli.keyring import access, age, copies, secret_input
 from kpcache.cli.keyring.access import all_of
 from kpcache.cli.keyring.changes import tell
 from kpcache.cli.keyring.copies import import_in_words
+from kpcache.cli.keyring.stopped import stopped
 from kpcache.cli.keyring.tables import key_view, keys_table
 from kpcache.cli.main import main
 from kpcache.cli.output import OutputError, UsageError
 from kpcache.cli.tables import console_for
-from kpcache.errors import DaemonUnreachableError
+from kpcache.errors import ConfigError, DaemonUnreachableError
 from kpcache.worker.process import StartError
 from tests.vaults import open_vault
 
@@ -141,6 +143,30 @@ def test_no_key_is_in_this_process_before_it_is_closed_to_others(
         assert main(["keyring", *command, "--config", str(config)]) == 2
     monkeypatch.setattr("kpcache.worker.process.protect", lambda _name: None)
     assert main(["keyring", "list", "--config", str(config)]) == 0
+
+
+def test_no_folder_is_made_for_a_user_who_could_not_use_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As of root, who imports into a state folder that is missing in another user's."""
+    monkeypatch.setattr("kpcache.cli.keyring.stopped.keep_unreadable", lambda: None)
+    toml = tmp_path / "k.toml"
+    toml.write_text(f'[daemon]\nstate_dir = "{tmp_path}/a/state"\nruntime_dir = "{tmp_path}/reserve"\n')
+    config = load_file(str(toml), socket=None)
+    with monkeypatch.context() as patched:
+        if os.geteuid() == 0:
+            os.chown(tmp_path, 4242, 4242)
+        else:
+            patched.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+        told = f"{tmp_path}, where it would be made, belongs to uid .* make the folder first"
+        with pytest.raises(ConfigError, match=told), stopped(config, "s", may_begin=True):
+            pass
+        with pytest.raises(DaemonUnreachableError), stopped(config, "s"):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == ["k.toml"]
+    os.chown(tmp_path, os.geteuid(), -1)
+    with stopped(config, "s", may_begin=True):
+        assert (tmp_path / "a/state").exists()
 
 
 def test_an_export_is_on_the_disk_with_its_name_before_it_counts(

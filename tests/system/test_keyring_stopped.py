@@ -1,10 +1,13 @@
 """``kpcache keyring`` while no daemon runs: what works on its keyring, and what keeps two writers apart."""
 
 import fcntl
+import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 
 from tests.system.fake_server import FakeServer
@@ -122,6 +125,44 @@ def test_the_folder_of_another_user_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert f"{state} belongs to uid {state.stat().st_uid}" in done.stderr
     assert "run this as that user" in done.stderr
+
+
+def _elsewhere(rest: Path, folder: Path, settings: str) -> Path:
+    """A copy of the state folder in ``folder``, for a daemon with these settings of [keyring] too."""
+    text = (rest / "kpcache.toml").read_text().replace(str(rest), str(folder))
+    (folder / "kpcache.toml").write_text(f"{text}[keyring]\n{settings}\n")
+    return Path(shutil.copytree(rest / "state", folder / "state"))
+
+
+def test_keys_are_shown_and_saved_though_the_daemon_would_not_start(
+    rest: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """It lacks the alias that its settings name: one reason more to look at what it has, and to export it."""
+    _elsewhere(rest[0], tmp_path, 'default_alias = "alias/other"')
+    assert answer(tmp_path, "list") == rest[1]["list"]
+    recipient = str(pyrage.x25519.Identity.generate().to_public())
+    assert answer(tmp_path, "export", "--recipient", recipient)["Revision"] == 3
+
+
+def test_what_only_looks_leaves_a_plain_file_plain_and_writes_nothing(
+    rest: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    state = _elsewhere(rest[0], tmp_path, 'unlock = "credential"')
+    (tmp_path / "kpcache-keyring").write_bytes(os.urandom(32))
+
+    def files() -> dict[str, tuple[int, bytes]]:
+        return {path.name: (path.stat().st_ino, path.read_bytes()) for path in state.iterdir()}
+
+    before = files()
+    for command, told in rest[1].items():
+        done = keyring(tmp_path, *command.split(), "--json", CREDENTIALS_DIRECTORY=str(tmp_path))
+        assert (json.loads(done.stdout), done.stderr) == (told, "")
+    recipient = str(pyrage.x25519.Identity.generate().to_public())
+    done = keyring(
+        tmp_path, "export", "--recipient", recipient, "--out", "-", CREDENTIALS_DIRECTORY=str(tmp_path)
+    )
+    assert done.returncode == 0
+    assert files() == before
 
 
 def test_a_damaged_keyring_is_told_with_the_cure(rest: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

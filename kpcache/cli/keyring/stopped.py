@@ -34,7 +34,7 @@ def stopped(config: Config, socket: str, *, may_begin: bool = False) -> Iterator
     """
     keep_unreadable()
     state_dir = config.daemon.state_dir
-    _require_own(state_dir)
+    _require_own(state_dir, may_begin=may_begin)
     if not may_begin and not any((state_dir / name).exists() for name in (FILE_NAME, MARK_NAME)):
         raise DaemonUnreachableError(
             f"no daemon on {socket}, and no keyring in {state_dir}: start the daemon (kpcache serve), "
@@ -71,10 +71,9 @@ class Stopped:
 
     @functools.cached_property
     def _vault(self) -> Vault:
-        # Once for a command's several questions: a key that is derived or asked for takes its time.
-        return Vault.open(
-            self._state_dir, create="never", default_alias=self._default_alias, unlock=self._unlock
-        )
+        # Once for a command's several questions: a key that is derived or asked for takes its time. Whether
+        # the configured alias is there is for the daemon to say, which cannot do without.
+        return Vault.at_rest(self._state_dir, unlock=self._unlock)
 
     def _change(self, vault: Vault, name: str, members: Mapping[str, Any]) -> dict[str, Any]:
         outcomes: list[Outcome] = []
@@ -105,11 +104,14 @@ class Stopped:
         }
 
 
-def _require_own(state_dir: Path) -> None:
-    """Root must not work on the folder of the daemon's user: what it wrote, the daemon could not read."""
+def _require_own(state_dir: Path, *, may_begin: bool) -> None:
+    """Root must not work on the folder of the daemon's user, nor make it where ``may_begin``: what it wrote,
+    the daemon could not read."""
     try:
         owner = state_dir.stat().st_uid
     except FileNotFoundError:
+        if may_begin:
+            _require_own_parent(state_dir)
         return
     except OSError as error:
         raise ConfigError(
@@ -117,6 +119,21 @@ def _require_own(state_dir: Path) -> None:
         ) from error
     if owner != os.geteuid():
         raise ConfigError(
-            f"{state_dir} belongs to uid {owner}: while the daemon is stopped, run this as that user "
-            f"(setpriv --reuid {owner} --clear-groups kpcache keyring ..., with --config FILE if it has one)"
+            f"{state_dir} belongs to uid {owner}: while the daemon is stopped, {_as_user(owner)}"
         )
+
+
+def _require_own_parent(state_dir: Path) -> None:
+    """Whoever has the folder where it would be made is probably who the daemon runs as; root may not be."""
+    parent = next(path for path in state_dir.parents if path.exists())
+    owner = parent.stat().st_uid
+    if owner not in (0, os.geteuid()):
+        raise ConfigError(
+            f"{state_dir} is missing, and {parent}, where it would be made, belongs to uid {owner}: if the "
+            f"daemon runs as that user, {_as_user(owner)}; if not, make the folder first, for its user alone"
+        )
+
+
+def _as_user(uid: int) -> str:
+    command = f"setpriv --reuid {uid} --clear-groups kpcache keyring ..."
+    return f"run this as that user ({command}, with --config FILE if it has one)"
