@@ -34,6 +34,7 @@ _KEPT: Final = frozenset(
 _CREDENTIALS: Final = (
     "give this user valid credentials, as any AWS SDK takes them (a role, ~/.aws, AWS_ACCESS_KEY_ID ...)"
 )
+_CLOCK: Final = "set this machine's clock right"
 _CURES: Final[Mapping[str, str]] = {
     "NoSdk": f"install boto3 beside kpcache; run: {shlex.quote(sys.executable)} -m pip install boto3",
     "NoRegion": "set AWS_DEFAULT_REGION, or name the key by its ARN",
@@ -41,6 +42,7 @@ _CURES: Final[Mapping[str, str]] = {
     "UnrecognizedClientException": _CREDENTIALS,
     "InvalidSignatureException": _CREDENTIALS,
     "ExpiredTokenException": _CREDENTIALS,
+    "RequestExpired": _CLOCK,
     "Unreachable": "AWS KMS cannot be reached; see to network, proxy and endpoint, and start again",
     "AccessDeniedException": "allow these credentials kms:Encrypt and kms:Decrypt on this key",
     "NotFoundException": "see to the key's name, region and account",
@@ -53,6 +55,7 @@ _CURES: Final[Mapping[str, str]] = {
     ),
     "InvalidKeyUsageException": "name a symmetric key for encryption (SYMMETRIC_DEFAULT)",
 }
+_OF_A_WRONG_CLOCK: Final = ("Signature expired", "Signature not yet current")
 _START_AGAIN: Final = "start again; if this stays, see what AWS says of this error"
 
 
@@ -95,8 +98,7 @@ class AwsKms:
     def _error(self, failure: list[Any]) -> ConfigError:
         match failure:
             case ["failed", str(code), str(message)]:
-                cure = _CURES.get(code, _START_AGAIN)
-                return self._refusal(f"{printable(code)}: {printable(message, 600)}; {cure}")
+                return self._refusal(f"{printable(code)}: {printable(message, 600)}; {_cure(code, message)}")
         return self._refusal(f"its worker answers with {printable(str(failure[0]))}; this is a defect")
 
     def _refusal(self, why: str) -> ConfigError:
@@ -145,6 +147,13 @@ class AwsKms:
                 return messages[0]
         last = words.decode(errors="replace").strip().rpartition("\n")[2]
         raise self._refusal(f"its worker ended without an answer (status {status}: {printable(last)})")
+
+
+def _cure(code: str, message: str) -> str:
+    # AWS has one code for a wrong secret and for a wrong clock (KMS API reference, "Common errors").
+    if code == "InvalidSignatureException" and message.startswith(_OF_A_WRONG_CLOCK):
+        return _CLOCK
+    return _CURES.get(code, _START_AGAIN)
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:

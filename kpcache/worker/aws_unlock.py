@@ -12,6 +12,7 @@ its stdout, each as one frame of ``core/pipe``:
 SDK finds; an ARN names its region itself.
 """
 
+import json
 import logging
 import os
 import re
@@ -29,6 +30,7 @@ _CONNECT_TIMEOUT_S: Final = 4
 _READ_TIMEOUT_S: Final = 8
 _MAX_ATTEMPTS: Final = 2
 _RECEIVE_BYTES: Final = 65536
+_MAX_TOLD: Final = 2000
 _KEY_ARN: Final = re.compile(r"arn:[^:]+:kms:([^:]+):")
 
 
@@ -49,19 +51,44 @@ def answer(request: list[Any]) -> list[Any]:
         return ["failed", "NoSdk", str(error)]
     try:
         method, key, data = request
-        client = _client(boto3.session.Session(), key)
+        session = boto3.session.Session()
+        _find_credentials(session)
+        client = _client(session, key)
         if method == "wrap":
             return _wrap(client, key, data)
         return ["unwrapped", _decrypt(client, key, data)]
     except _Failure as failure:
-        return ["failed", failure.code, str(failure)]
+        return _failed(failure.code, str(failure))
     except ClientError as error:
         told = error.response.get("Error", {})
-        return ["failed", str(told.get("Code", "")), str(told.get("Message", ""))]
+        return _failed(str(told.get("Code", "")), str(told.get("Message", "")))
     except BotoCoreError as error:
-        return ["failed", _code(error), str(error)]
+        return _failed(_code(error), str(error))
     except Exception as error:  # its text could be anything, what was sent included
-        return ["failed", "Defect", type(error).__name__]
+        return _failed("Defect", type(error).__name__)
+
+
+def _failed(code: str, message: str) -> list[Any]:
+    """Cut, since what a server says may be longer than a frame; who asked shows less of it still."""
+    return ["failed", code[:_MAX_TOLD], message[:_MAX_TOLD]]
+
+
+def _find_credentials(session: Any) -> None:
+    """Before anything else needs them, so that what goes wrong with a program or a file that gives them is
+    told as that. Nothing of what it gives is: these errors' own texts could show it."""
+    try:
+        credentials = session.get_credentials()
+        if credentials is not None:
+            credentials.get_frozen_credentials()
+    except OSError as error:
+        absolute = "where it is a program (credential_process), name it by its absolute path"
+        raise _Failure(
+            "NoCredentials", f"{error.filename or 'reading them'}: {error.strerror}; {absolute}"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+        raise _Failure(
+            "NoCredentials", "what gives them (credential_process?) prints something else than a JSON object"
+        ) from None
 
 
 def _client(session: Any, key: str) -> Any:
@@ -78,7 +105,7 @@ def _client(session: Any, key: str) -> Any:
     )
     try:
         return session.client("kms", region_name=region, config=config)
-    except ValueError as error:  # an endpoint that is no URL; nothing secret has been touched yet
+    except ValueError as error:  # an endpoint that is no URL; the credentials are read already
         raise _Failure("Settings", str(error)) from None
 
 

@@ -136,6 +136,55 @@ def test_an_arn_names_its_region_and_so_does_what_ecs_sets(
     assert asked.unwrap(asked.wrap(SECRET).blob) == SECRET
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("InvalidSignatureException", "Signature expired: 19700101T000105Z is now earlier than 20261124T..."),
+        ("InvalidSignatureException", "Signature not yet current: 20991124T045513Z is still later than ..."),
+        ("RequestExpired", "Request has expired."),
+    ],
+)
+def test_a_wrong_clock_is_told_to_be_one(kms: FakeKms, code: str, message: str) -> None:
+    kms.fail(code, message)
+    told = refusal(key_of(kms))
+    assert f"{code}: {message}; set this machine's clock right; the keyring is untouched" in told
+    kms.fail("InvalidSignatureException", "The request signature we calculated does not match")
+    assert "give this user valid credentials" in refusal(key_of(kms))
+
+
+@pytest.mark.parametrize(
+    ("prints", "told"),
+    [
+        ("echo oops SECRET", "prints something else than a JSON object; give this user valid credentials"),
+        ("echo '[\"SECRET\"]'", "prints something else than a JSON object"),
+        ("printf '\\377SECRET'", "prints something else than a JSON object"),
+        (None, "No such file or directory; where it is a program (credential_process), name it by its abs"),
+    ],
+    ids=["no JSON", "a list", "no text", "no program"],
+)
+def test_a_program_that_gives_no_credentials_is_told_to_be_the_cause(
+    kms: FakeKms, tmp_path: Path, prints: str | None, told: str
+) -> None:
+    program, config = tmp_path / "program", tmp_path / "config"
+    if prints is not None:
+        program.write_text(f"#!/bin/sh\n{prints}\n")
+        program.chmod(0o700)
+    config.write_text(f"[default]\ncredential_process = {program if prints else 'program --of-ours'}\n")
+    key = key_of(kms, AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None, AWS_CONFIG_FILE=str(config))
+    message = refusal(key)
+    assert "NoCredentials: " in message
+    assert told in message
+    assert "SECRET" not in message
+    assert kms.asked == []
+
+
+def test_an_error_longer_than_any_frame_is_cut_and_told(kms: FakeKms) -> None:
+    kms.fail("AccessDeniedException", "no " * 6_000_000)
+    told = refusal(key_of(kms))
+    assert "AccessDeniedException: no no no" in told
+    assert "allow these credentials kms:Encrypt and kms:Decrypt" in told
+
+
 def test_an_endpoint_where_nobody_listens_is_told(kms: FakeKms) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
