@@ -49,8 +49,9 @@ class KeyringWatch:
                 why_not = await trio.to_thread.run_sync(self._vault.mend)
                 self._adopt()
                 sight = await self._sight()
-                if why_not and not sight.is_lost:
-                    sight = Sight(why_not)
+                if why_not:
+                    more = f"; what should keep the next start from beginning anew cannot be made: {why_not}"
+                    sight = sight._replace(fault=f"{sight.fault}{more}" if sight.fault else why_not)
             self._tell(sight)
             self._defect = None
         except Exception as error:  # no thread to be had, say: nothing to end a daemon for that serves
@@ -63,7 +64,7 @@ class KeyringWatch:
     def tell_at_end(self) -> None:
         """Say once more what still stands: the last chance to look into it."""
         if self.fault:
-            log.critical("this daemon stops, and %s", self.fault)
+            log.critical("this daemon stops, and what it has told still stands: %s", self.fault)
 
     async def _sight(self) -> Sight:
         with trio.move_on_after(LOOK_TIMEOUT_S):

@@ -131,9 +131,23 @@ async def test_a_folder_that_vanishes_whole_is_no_first_start_for_the_next_one(
         await looks.next()
         assert os.listdir(folder) == [MARK]
         assert caplog.messages[-1] == it.administrator.fault
-    assert caplog.messages[-1] == f"this daemon stops, and {it.administrator.fault}"
+    told = f"this daemon stops, and what it has told still stands: {it.administrator.fault}"
+    assert caplog.messages[-1] == told
     assert caplog.records[-1].levelno == logging.CRITICAL
     assert "missing, yet it was made here" in refusal(folder)
+
+
+@still_clock
+async def test_what_cannot_be_made_again_is_told_with_the_loss(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with administration(folder) as it:
+        looks = Looks(it, monkeypatch)
+        shutil.rmtree(folder)
+        folder.touch()
+        await looks.next()
+        assert "in memory only" in caplog.messages[-1]
+        assert "what should keep the next start from beginning anew cannot be made" in caplog.messages[-1]
 
 
 @still_clock
