@@ -18,8 +18,8 @@ import msgpack
 from kpcache.client.address import why_not_trusted
 from kpcache.errors import DaemonUnreachableError, ValidationException
 
-# The largest answer is a whole keyring for an export, at most 4 MiB, with as much again to spare; every
-# other one is far below. It bounds what a defective server can make us hold.
+# The largest answer is a whole keyring for an export, at most 5 MiB, with room to spare; every other one is
+# far below. It bounds what a defective server can make us hold.
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 # The largest usual answer (RSA_4096: 2.4 kB of key, its blob, the public key) comes in one receive.
 _RECEIVE_BYTES = 16 * 1024

@@ -144,7 +144,7 @@ async def test_what_cannot_be_made_again_is_told_with_the_loss(
     async with administration(folder) as it:
         looks = Looks(it, monkeypatch)
         shutil.rmtree(folder)
-        folder.touch()
+        os.mknod(folder)
         await looks.next()
         assert "in memory only" in caplog.messages[-1]
         assert "what should keep the next start from beginning anew cannot be made" in caplog.messages[-1]

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -126,7 +126,7 @@ class Judge:
         self._state = state
         self._unlock = unlock
         with locked_folder(state):
-            self._known = open_vault(state, unlock=unlock).content
+            self._known = open_vault(state, unlock=unlock, now=lambda: 0.0).content
         self._secrets = _secrets(self._known)
         self._destroyed: list[bytes] = []
         self.changes = self.old = self.new = self.purges = self.temporaries = 0
@@ -141,17 +141,22 @@ class Judge:
                 under_way = None
             else:
                 under_way = document.decode(base64.b64decode(line))
+        # Before the next start, which puts in order what a killed writer has left.
+        left = {name: (self._state / name).read_bytes() for name in os.listdir(self._state)}
         with locked_folder(self._state):
             found = open_vault(self._state, "never", unlock=self._unlock).content
         if found == self._known:
-            self.old += under_way is not None
+            if under_way is not None:
+                self.old += 1
+                copy = left.get(PREVIOUS, b"")
+                assert copy != document.encode(under_way), "a copy of what never came into force"
         else:
             assert found == under_way, "neither the last acknowledged content nor the one under way"
             self._accept(under_way)
             self.new += 1
         kept = _secrets(found)
         assert all(kept.get(name) == secret for name, secret in self._secrets.items()), "a material is lost"
-        self._look_at_the_folder()
+        self._look_at(left)
 
     def _accept(self, content: Document) -> None:
         """This is in force. Materials go only with a key that was due; all of them are gone then."""
@@ -168,12 +173,13 @@ class Judge:
         self._known = content
         self._secrets |= _secrets(content)
 
-    def _look_at_the_folder(self) -> None:
-        names = set(os.listdir(self._state))
-        self.temporaries += bool(names & {TEMPORARY, OLD})
-        assert {FILE, MARK, "lock"} <= names <= {FILE, MARK, "lock", PREVIOUS, TEMPORARY, OLD}, names
-        for name in names:
-            data = (self._state / name).read_bytes()
+    def _look_at(self, left: Mapping[str, bytes]) -> None:
+        self.temporaries += bool(left.keys() & {TEMPORARY, OLD})
+        assert {FILE, MARK, "lock"} <= left.keys() <= {FILE, MARK, "lock", PREVIOUS, TEMPORARY, OLD}, (
+            left.keys()
+        )
+        assert not set(os.listdir(self._state)) & {TEMPORARY, OLD}, "a start leaves none"
+        for name, data in left.items():
             assert not any(secret in data for secret in self._destroyed[-50:]), (
                 f"{name} holds a secret that was destroyed"
             )
@@ -209,7 +215,7 @@ def change_s(folder: Path, unlock: Unlock) -> float:
     """How long a change takes here, in seconds."""
     folder.mkdir(mode=0o700)
     with open(os.devnull, "wb") as nobody:
-        writer = Writer(open_vault(folder, unlock=unlock), nobody.fileno(), random.Random(0))
+        writer = Writer(open_vault(folder, unlock=unlock, now=lambda: 0.0), nobody.fileno(), random.Random(0))
         began, count = time.monotonic(), 50
         for _ in range(count):
             writer.change()

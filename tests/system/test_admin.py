@@ -240,12 +240,12 @@ def test_a_change_behind_a_broken_message_is_never_made(daemon: Daemon, kind: st
 
 def test_a_message_may_be_as_large_as_a_keyring_and_hardly_larger(daemon: Daemon) -> None:
     with connect(daemon.admin_socket) as sock:
-        sock.sendall(request(1, "kpcache.ImportKeyring", KeyringDocument=os.urandom(4 * 1024 * 1024)))
+        sock.sendall(request(1, "kpcache.ImportKeyring", KeyringDocument=os.urandom(5 * 1024 * 1024)))
         [[_, _, error, _]] = answers(sock, 1)
         assert "not a keyring" in error["Message"]
-        sock.sendall(request(2, "kpcache.ImportKeyring", KeyringDocument=bytes(4 * 1024 * 1024 + 1)))
+        sock.sendall(request(2, "kpcache.ImportKeyring", KeyringDocument=bytes(5 * 1024 * 1024 + 1)))
         [[_, _, error, _]] = answers(sock, 1)
-        assert "less than or equal to 4194304" in error["Message"]
+        assert "less than or equal to 5242880" in error["Message"]
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             sock.sendall(request(3, "kpcache.ImportKeyring", KeyringDocument=bytes(9 * 1024 * 1024)))
         assert answers(sock, 1) in ([], [[1, 3, error | {"Message": OVER_THE_LIMIT}, None]])
