@@ -2,7 +2,8 @@
 
 The file is the only way to open every blob ever made, so it is never half-written and never used before
 it is durable: temporary, fsync, rename, fsync of the folder. The next start may find a file whose writer
-was killed between the last two steps; hence ``read`` syncs both before it returns.
+was killed between the last two steps; hence ``read`` syncs both before it returns. Or one whose sync has
+failed, which the kernel tells once; hence a start writes it once more (``opening``).
 
 ``keyring.json.previous`` is the state before the last change, for an operator who needs it; nothing here
 reads it. A change that destroys first has its new file whole on the disk, so that a full one is met before

@@ -12,6 +12,7 @@ import pytest
 
 from kpcache.errors import DisabledException, InvalidCiphertextException, KMSInvalidStateException
 from kpcache.keyring import Keyring, changes
+from tests.system.fake_server import FakeServer, encode_answer
 from tests.system.harness import Daemon, pools, running
 from tests.system.keyring_commands import KPCACHE, ORDINARY, Typist, answer, keyring, said
 from tests.vaults import open_vault
@@ -115,6 +116,16 @@ def test_a_disabled_key_opens_nothing_until_it_is_enabled(daemon: Daemon, key: s
     assert refused.stderr.endswith(f"is disabled. First: kpcache keyring enable {key}\n")
     assert answer(daemon.folder, "enable", key) == {}
     assert opened(daemon, one) == one["PrivateKeyPlaintext"]
+
+
+def test_a_clock_that_is_refused_is_not_told_to_be_a_deletion_to_cancel(tmp_path: Path) -> None:
+    error = {"Code": "KMSInvalidStateException", "Message": "The clock was set by +192.0 hours."}
+    with FakeServer(tmp_path / "kpcache.sock"), FakeServer(tmp_path / "admin.sock") as server:
+        server.fault = lambda _number, msgid: [encode_answer(msgid, error, None)]
+        socket = ["--socket", str(tmp_path / "kpcache.sock")]
+        done = keyring(tmp_path, "delete", "k", *socket, config=False)
+    assert done.returncode == 1
+    assert done.stderr == f"kpcache: {error['Code']}: {error['Message']}\n"
 
 
 def test_a_deletion_is_scheduled_and_cancelled(daemon: Daemon, key: str) -> None:
