@@ -3,8 +3,8 @@
 ``python -m bench.asker SOCKET UID SPEC WAIT`` and then either ``RATE SECONDS SEED`` or ``FILE``: a process of
 its own, since a user is known by its uid when it connects. It says "ready", begins when it is sent a line,
 asks ``RATE`` times a second on average for ``SECONDS``, or at the times in ``FILE``, one a line, whether
-answers come or not, and prints JSON: ``asked``, ``got``, ``refused`` by reason, and the ``latencies`` of what it
-got in seconds, from when the request was due: one that could not be sent in time counts all the same.
+answers come or not, and prints JSON: ``asked``, ``got``, ``refused`` by reason, and the ``latencies`` of what
+it got in seconds, from when the request was due: one that could not be sent in time counts all the same.
 """
 
 import contextlib

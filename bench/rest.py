@@ -9,14 +9,14 @@ from bench.run import Run
 from bench.stats import Interval, judge
 from kpcache.core.specs import MAKEABLE
 
-_LIMIT = 0.2  # per cent of one CPU
+_LIMIT = 0.1  # per cent of one CPU
 _PAIRS = 2  # of each spec: how many lie in a full pool does not matter to a daemon at rest
 _SETTLE_S = 1.0
 
 
 def measure(run: Run) -> Result:
     """The part. The client that asked stays connected."""
-    spans, each_s = run.size(10, 5), run.size(2, 1)
+    spans, each_s = run.size(12, 5), run.size(5, 1)
     with nest() as home:
         daemon = Daemon(home, "daemon", dict.fromkeys(MAKEABLE, (_PAIRS, 1)))
         daemon.wait_full(run.display, "rest: filling the pools")
