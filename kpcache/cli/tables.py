@@ -45,6 +45,9 @@ def headline(status: Mapping[str, Any], socket: str | None) -> Text:
         words = ["NOT ISSUING"]
     if status["draining"]:
         words.append("draining")
+    refill = status["refill"]
+    if refill["holding_back"]:
+        words.append(f"refilling with restraint ({refill['allowed']} of {refill['makers']} makers)")
     return Text(
         f"kpcache {printable(str(status['version']))} on {printable(str(socket))}: {', '.join(words)}; "
         f"up {duration(status['uptime_s'])}; connections: {status['connections']}; "

@@ -60,7 +60,7 @@ class PoolSettings:
     -1. ``max_age_s`` 0: no limit.
     """
 
-    target: Annotated[int | Literal["auto"], rules.auto_or_pairs(MAX_TARGET)] = 0
+    target: Annotated[int | Literal["auto"], rules.auto_or(0, MAX_TARGET)] = 0
     low_water: Annotated[int, rules.integer(-1, MAX_TARGET)] = 0
     min: Annotated[int, rules.integer(0, MAX_TARGET)] = 0
     max: Annotated[int, rules.integer(0, MAX_TARGET)] = 0

@@ -40,24 +40,9 @@ def integer(low: int, high: int) -> Rule[int]:
     return rule
 
 
-def auto_or_integer(low: int, high: int) -> Rule[int]:
-    """As ``integer``; "auto" becomes 0, for the loader to resolve."""
+def auto_or(low: int, high: int) -> Rule[int | Literal["auto"]]:
+    """As ``integer``, or "auto"."""
     number = integer(low, high)
-
-    def rule(value: object) -> int:
-        if value == "auto":
-            return 0
-        try:
-            return number(value)
-        except Unfit as unfit:
-            raise Unfit(f'"auto" or {unfit}') from None
-
-    return rule
-
-
-def auto_or_pairs(high: int) -> Rule[int | Literal["auto"]]:
-    """A number of pairs, or "auto"."""
-    number = integer(0, high)
 
     def rule(value: object) -> int | Literal["auto"]:
         if value == "auto":
@@ -66,6 +51,17 @@ def auto_or_pairs(high: int) -> Rule[int | Literal["auto"]]:
             return number(value)
         except Unfit as unfit:
             raise Unfit(f'"auto" or {unfit}') from None
+
+    return rule
+
+
+def auto_or_integer(low: int, high: int) -> Rule[int]:
+    """As ``auto_or``; "auto" becomes 0, for the loader to resolve."""
+    auto_or_number = auto_or(low, high)
+
+    def rule(value: object) -> int:
+        found = auto_or_number(value)
+        return 0 if found == "auto" else found
 
     return rule
 

@@ -83,6 +83,16 @@ class Floor:
         """Order nothing more: the daemon drains, or the alarm was raised."""
         self._stopped = True
 
+    @property
+    def manners(self) -> dict[str, Any]:
+        """For the status: how many makers there are, how many may work on what is not urgent, and whether
+        pairs are missing that manners keep them from making."""
+        return {
+            "makers": len(self._makers),
+            "allowed": min(self._brakes.allowed, len(self._makers)),
+            "holding_back": self._quiet.deadline < math.inf,
+        }
+
     def in_work(self) -> dict[tuple[int, int], tuple[tuple[int, int], float]]:
         """By maker with an order: its progress (``restart.WorkSample``) and the CPU seconds of one key."""
         return {

@@ -110,7 +110,7 @@ class Daemon:
         alias = config.keyring.default_alias
         keyring = Keyring(vault.content, time.monotonic, os.urandom)
         self._status = StatusMaker(
-            self._stock, self._supervisor, self._gate, self._floor.tags,
+            self._stock, self._supervisor, self._gate, self._floor,
             lambda: keyring_status(keyring, alias, vault.is_sealed, self._administrator.fault),
             config.daemon.ready_level,
         )  # fmt: skip

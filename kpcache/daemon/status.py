@@ -8,10 +8,10 @@ import trio
 from kpcache import __version__
 from kpcache.core.readiness import FULL, is_reached
 from kpcache.daemon.dispatcher import Gate
+from kpcache.daemon.floor import Floor
 from kpcache.daemon.pools import Pool
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import Supervisor
-from kpcache.daemon.tags import TagBooks
 from kpcache.keyring import Keyring, views
 
 
@@ -55,7 +55,7 @@ class StatusMaker:
         stock: Stock,
         supervisor: Supervisor,
         gate: Gate,
-        tags: TagBooks,
+        floor: Floor,
         keyring: Callable[[], dict[str, Any]],
         ready_level: str,
     ) -> None:
@@ -64,7 +64,7 @@ class StatusMaker:
         self._stock = stock
         self._supervisor = supervisor
         self._gate = gate
-        self._tags = tags
+        self._floor = floor
         self._keyring = keyring
         self._started = trio.current_time()
         self._connections: Callable[[], int] = lambda: 0
@@ -99,7 +99,8 @@ class StatusMaker:
             "discarded": {
                 spec: dict(pool.book.discarded) for spec, pool in pools.items() if pool.book.discarded
             },
-            "tags": self._tags.status(),
+            "tags": self._floor.tags.status(),
+            "refill": self._floor.manners,
             "workers": [worker.status() for worker in self._supervisor.workers],
             "keyring": self._keyring(),
             "connections": self._connections(),

@@ -27,6 +27,10 @@ class Key:
     state: str
 
 
+# For a key that is not here: looked into like another's, so that it takes as long (without it, 0.08 µs less).
+_NO_SECRETS: Mapping[bytes, bytes | None] = {bytes(32): None}
+
+
 class Wrapped(NamedTuple):
     """A blob, and the material that it was made with, 64 hex digits."""
 
@@ -92,6 +96,9 @@ class Keyring:
                 entry.epoch = before.epoch
         self._content = content
         self._by_id = entries
+        self._secrets: dict[bytes, Mapping[bytes, bytes | None]] = {
+            uuid.UUID(key_id).bytes: entry.secrets for key_id, entry in entries.items()
+        }
         self._by_raw_id = {uuid.UUID(key_id).bytes: entry for key_id, entry in entries.items()}
         # All four forms of a KeyId in one look-up.
         self._names: dict[str, Key] = {}
@@ -145,10 +152,9 @@ class Keyring:
         ``KMSInvalidStateException``.
         """
         sealed = envelope.parse(blob)
-        entry = self._by_raw_id.get(sealed.key_id)
-        secret = None if entry is None else entry.secrets.get(sealed.material_id)
+        secret = self._secrets.get(sealed.key_id, _NO_SECRETS).get(sealed.material_id)
         plaintext = crypto.unwrap(secret, sealed, context)
-        assert entry is not None  # noqa: S101 - or there were no secret, and nothing would have opened
+        entry = self._by_raw_id[sealed.key_id]  # or there were no secret, and nothing would have opened
         require_usable(entry.key)
         return Decrypted(entry.key, plaintext, sealed.material_id.hex())
 

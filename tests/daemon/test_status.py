@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import cast
 
 from kpcache.daemon.dispatcher import Gate
+from kpcache.daemon.floor import Floor
 from kpcache.daemon.pools import PoolPlan
 from kpcache.daemon.status import StatusMaker
 from kpcache.daemon.supervisor import Supervisor
@@ -14,9 +15,10 @@ from tests.fakes import SPEC, FakeShards, mock_clock
 @mock_clock
 async def test_it_shows_the_pools_the_clients_and_the_tags() -> None:
     shards, gate, tags = FakeShards({SPEC: PoolPlan(8, 2)}), Gate(), TagBooks()
-    maker = StatusMaker(
-        shards.stock, cast(Supervisor, SimpleNamespace(workers=[])), gate, tags, dict, "low_water"
-    )
+    manners = {"makers": 2, "allowed": 1, "holding_back": True}
+    floor = cast(Floor, SimpleNamespace(tags=tags, manners=manners))
+    supervisor = cast(Supervisor, SimpleNamespace(workers=[]))
+    maker = StatusMaker(shards.stock, supervisor, gate, floor, dict, "full")
     maker.watch_clients(lambda: 3, lambda: {"cut": 2, "notifications": 5})
     before = maker.status()
     assert (before["ready"], before["full"], before["draining"]) == (False, False, False)
@@ -27,6 +29,7 @@ async def test_it_shows_the_pools_the_clients_and_the_tags() -> None:
     assert (status["ready"], status["full"], status["draining"]) == (True, True, True)
     assert status["pools"][SPEC]["ready"] + status["pools"][SPEC]["held"] == 8
     assert (status["connections"], status["clients"]) == (3, {"cut": 2, "notifications": 5})
+    assert status["refill"] == manners
     assert status["tags"] == {
         "rsa": {"known": 0, "forgotten": 0},
         "other": {"known": 1, "forgotten": 0},
