@@ -40,8 +40,9 @@ def measure(run: Run) -> Result:
     target = _COSTLY_PER_CPU * CPUS if not run.quick else 36 * CPUS
     arms: dict[str, list[_Round]] = {arm: [] for arm in (_FULL, _FULL_AGAIN, _WITH, _WITHOUT, _WITHOUT_AGAIN)}
     with nest() as home:
-        # Without a low watermark the pool emptied to nothing is the neediest by far, whatever is taken.
-        daemon = Daemon(home, "daemon", {_COSTLY: (target, 0), _CHEAP: (stock, 0)})
+        # All of the costly pool is urgent, and nothing of the other: so makers work for it alone, as fast as
+        # they can, whatever is taken.
+        daemon = Daemon(home, "daemon", {_COSTLY: (target, target), _CHEAP: (stock, 0)})
         daemon.wait_full(run.display, "refill: filling the pools")
         with run.display.step("refill: rounds", rounds * len(arms)) as step:
             for _ in range(rounds):

@@ -46,7 +46,8 @@ def status(**held: int) -> Status:
     }  # fmt: skip
     return {
         "version": "9.9", "ready": min(held.values(), default=8) >= 2,
-        "refill": {"makers": 2, "allowed": 1, "holding_back": False}, "ready_level": "low_water", "full": min(held.values(), default=8) >= 8,
+        "refill": {"makers": 2, "allowed": 1, "holding_back": False},
+        "ready_level": "low_water", "full": min(held.values(), default=8) >= 8,
         "issuing": True, "clone_guard": "none", "draining": False, "uptime_s": 61.0, "pools": pools,
         "connections": 3,
         "keyring": {"default_alias": "alias/kpcache", "keys": 1, "revision": 4, "exported_revision": 2,
