@@ -46,7 +46,10 @@ def test_a_pool_that_is_full_again_is_owed_nothing() -> None:
     it = desk()
     it.asked(BOB.uid, 0.0)
     taken(it, ALICE, 10)
+    it.made(1, missing=3)
+    assert it.shares.owes(ALICE.uid) == pytest.approx(3)
     it.made(1, missing=0)
+    assert it.shares.owes(ALICE.uid) == 0
     assert taken(it, ALICE, 10) == 8
 
 

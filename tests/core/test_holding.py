@@ -53,6 +53,17 @@ def test_what_is_drawn_is_what_was_recorded_oldest_first_and_once(story: list[tu
     assert sequences == list(range(len(sequences)))
 
 
+def test_what_is_burnt_is_the_oldest_and_gone() -> None:
+    holding = Holding()
+    serials = [add(holding, SPECS[0]) for _ in range(5)]
+    holding.record(serials)
+    holding.burn(SPECS[0], 2)
+    holding.burn(SPECS[1], 2)
+    assert [pair.serial for pair in holding.draw(SPECS[0], 1)[1]] == serials[2:3]
+    holding.burn(SPECS[0], 9)
+    assert holding.draw(SPECS[0], 9)[1] == []
+
+
 @pytest.mark.parametrize("first", ["record", "refuse"])
 @pytest.mark.parametrize("second", ["record", "refuse"])
 def test_a_second_verdict_on_a_pair_is_refused(first: str, second: str) -> None:

@@ -134,6 +134,8 @@ async def test_an_adaptive_target_follows_the_demand_and_is_kept_over_a_restart(
     successor.resume(planner.state(), away_s=1.0)
     assert again.stock.pools[SMALL].target == pytest.approx(grown, rel=0.05)
     assert again.stock.pools[LARGE].target == 4
+    successor.resume({SMALL: [0.0, 0.0, 0.0, 300.0]}, away_s=1.0)  # long past, and not yet forgotten
+    assert again.stock.pools[SMALL].target == 300
     await trio.sleep(INTERVAL_S)
     with pytest.raises(ValueError, match="no sums"):
         successor.resume({SMALL: [1.0, -1.0, 1.0, 5.0]}, away_s=1.0)

@@ -485,6 +485,23 @@ async def test_when_a_barred_user_stops_waiting_it_is_told_why() -> None:
 
 
 @mock_clock
+async def test_a_barred_user_is_served_from_what_is_ready_as_soon_as_enough_is_held() -> None:
+    shards = FakeShards({SPEC: PoolPlan(20, 2)}, kept_percent=20)
+    stock, pool = shards.stock, shards.stock.pools[SPEC]
+    pool.ready_target = 4
+    shards.fill(20)
+    assert stock.take_nowait(SPEC, BOB)
+    while stock.take_nowait(SPEC, ALICE):
+        while shards.draws:
+            shards.deliver()
+    waiter = stock.join_queue(SPEC, 5.0, ALICE, still_fine)
+    assert (pool.at_hand, len(pool.ready)) == (4, 4)
+    shards.hold(1)
+    assert waiter.pair is not None
+    assert shards.draws == []
+
+
+@mock_clock
 async def test_users_are_served_in_turn_and_so_are_the_cgroups_of_one() -> None:
     shards = FakeShards({SPEC: PoolPlan(0, 0)})
     places = {
