@@ -4,12 +4,14 @@ A rule counts each user apart, also where it is for all of them. A request must 
 of every rule that is for its user and spec.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-# Buckets kept for one rule and spec: beyond, the fullest go, which are those that refuse nobody.
+# Buckets kept for one rule and spec: beyond, the fullest of the oldest few goes, which refuses nobody.
 _MAX_BUCKETS: Final = 4096
+_LOOKS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Buckets:
         if wait_s <= 0:
             for users, tokens in found:
                 if uid not in users and len(users) >= _MAX_BUCKETS:
-                    del users[max(users, key=lambda one: users[one])]
+                    del users[max(itertools.islice(users, _LOOKS), key=lambda one: users[one])]
                 users[uid] = (tokens - 1, now)
         return wait_s
 

@@ -20,6 +20,9 @@ from typing import Final
 RATE_TAU_S: Final = 30.0
 INTERVAL_S: Final = 10.0
 LASTING_TAU_S: Final = 3600.0
+# A mean over less than five minutes says little: what was before counts as nothing.
+_LEAST_WEIGHT: Final = 30.0
+_FORGOTTEN: Final = 1e-9
 _KEEP: Final = math.exp(-INTERVAL_S / LASTING_TAU_S)
 
 
@@ -56,12 +59,13 @@ class Demand:
         return self._recent * math.exp((self._updated - now) / RATE_TAU_S) / RATE_TAU_S
 
     def lasting(self, now: float) -> Lasting:
-        """The arrivals of the last hours. Until an interval is over, ``rate`` and no burstiness."""
+        """The arrivals of the last hours; none until an interval is over."""
         self._close_intervals(now)
         if not self._sum:
-            return Lasting(self.rate(now), 1.0)
-        mean = self._sum / self._weight
-        variance = self._squares / self._weight - mean * mean
+            return Lasting(0.0, 1.0)
+        weight = max(self._weight, _LEAST_WEIGHT)
+        mean = self._sum / weight
+        variance = self._squares / weight - mean * mean
         return Lasting(mean / INTERVAL_S, max(variance / mean, 1.0))
 
     def state(self, now: float) -> tuple[float, float, float]:
@@ -93,5 +97,8 @@ class Demand:
         self._weight = (self._weight * _KEEP + 1) * keep + (1 - keep) / (1 - _KEEP)
         self._sum = (self._sum * _KEEP + count) * keep
         self._squares = (self._squares * _KEEP + count * count) * keep
+        if self._sum < _FORGOTTEN:
+            # Else it would go on shrinking to numbers that a float can no longer halve, and stay there.
+            self._sum = self._squares = 0.0
         self._begun += over * INTERVAL_S
         self._in_interval = 0

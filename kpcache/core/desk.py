@@ -42,25 +42,33 @@ class Desk(Generic[T]):
     # --- each request
 
     def asked(self, uid: int, now: float) -> None:
-        """A request has come. Cheap: what is learned of it is worked out when the plan asks."""
-        self._unnoted += 1
+        """A request has come. It counts as demand when it is given a pair, or misses one: what a limit or
+        another one's share keeps from a user is not to be made for it."""
         self.shares.asked(uid, now)
 
     def may_take(self, uid: int, at_hand: int, now: float) -> bool:
         """Whether this user may have one of so many pairs."""
-        return at_hand > self.kept or self.shares.may_take_the_last(uid, now)
+        return at_hand > self.kept or not self.kept or self.shares.may_take_the_last(uid, now)
 
     def took(self, uid: int) -> None:
-        """A pair was given to this user."""
+        """A pair was given to this user. Cheap: what is learned of it is worked out when the plan asks."""
+        self._unnoted += 1
         self.shares.took(uid)
 
+    def missed(self) -> None:
+        """A request that could have had a pair found none, and was told so."""
+        self._unnoted += 1
+
     def may_queue(self, uid: int) -> str:
-        """Empty, or why there is no place for one more."""
-        if len(self.queue) >= MAX_WAITING:
-            return f"{MAX_WAITING} requests wait already"
+        """Empty, or why there is no place for one more. One can be made: ``place_for``."""
         if self.queue.waiting(uid) >= MAX_WAITING // 2:
             return f"{MAX_WAITING // 2} requests of this user wait already"
-        return ""
+        return f"{MAX_WAITING} requests wait already" if len(self.queue) >= MAX_WAITING else ""
+
+    def place_for(self, uid: int) -> T | None:
+        """When the queue is full: the last one of the user who has the most in it, taken out, if this user
+        has fewer. So nobody keeps others out by keeping every place taken."""
+        return self.queue.pop_last_of_heaviest(self.queue.waiting(uid) + 1)
 
     def next_in_turn(self, at_hand: int, now: float) -> T | None:
         """Take out of the queue whoever is to have one of so many pairs; None if nobody may."""
@@ -69,7 +77,7 @@ class Desk(Generic[T]):
     # --- the plan
 
     def note(self, now: float) -> None:
-        """Learn from the requests that came since."""
+        """Learn from what was given and missed since."""
         if self._unnoted:
             self.demand.note(now, self._unnoted)
             self._unnoted = 0
@@ -82,6 +90,8 @@ class Desk(Generic[T]):
         ``owed_s``: what makers owe for a user in all pools, in CPU seconds.
         """
         self.note(now)
+        # Of a pool without a target, pairs are missing only for those who wait.
+        self.shares.settle(max(self.target + len(self.queue) - pool.available, 0))
         waiting = self.servable(at_hand, now)
         view = replace(pool, target=self.target, waiting=waiting, rate=self.demand.rate(now))
         if not view.missing:

@@ -6,9 +6,12 @@ turns than another user by that. Within a cgroup the one who came first is first
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
+
+# More users than this are not looked at one by one to foretell a place.
+_MANY: Final = 64
 
 
 class Identity(NamedTuple):
@@ -79,6 +82,16 @@ class FairQueue(Generic[T]):
             del self._users[who.uid], self._counts[who.uid]
         return True
 
+    def pop_last_of_heaviest(self, than: int) -> T | None:
+        """Take out the last one of the user who has the most in it, if those are more than ``than``."""
+        uid = max(self._counts, key=self._counts.__getitem__, default=-1)
+        if uid < 0 or self._counts[uid] <= than:
+            return None
+        cgroup, line = max(self._users[uid].items(), key=lambda entry: len(entry[1]))
+        item = next(reversed(line))
+        self.remove(Identity(uid, cgroup), item)
+        return item
+
     def ahead_of_next(self, who: Identity) -> int:
         """How many are served before one that ``who`` would put in now, if nobody else comes.
 
@@ -87,5 +100,10 @@ class FairQueue(Generic[T]):
         lines: Mapping[int, _Line[T]] = self._users.get(who.uid, {})
         own_line = len(lines.get(who.cgroup, ())) + 1
         own = sum(min(len(line), own_line) for group, line in lines.items() if group != who.cgroup) + own_line
-        others = sum(min(count, own) for uid, count in self._counts.items() if uid != who.uid)
+        count_of_others = self._size - self.waiting(who.uid)
+        if len(self._counts) > _MANY:
+            # As if each of them had as many: so that a crowd costs no time.
+            others = min(count_of_others, own * len(self._counts))
+        else:
+            others = sum(min(count, own) for uid, count in self._counts.items() if uid != who.uid)
         return own - 1 + others

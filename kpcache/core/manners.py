@@ -15,6 +15,8 @@ from typing import Final
 
 # A budget unspent for longer is lost: else an idle hour would buy an hour at full speed.
 _SAVED_S: Final = 1.0
+# Nor does what was urgent cost more than this: else an hour of it would leave a pool unfilled for many.
+_OWED_S: Final = 60.0
 # How often to look while makers work. The kernel's own average over 10 s would answer too late.
 LOOK_INTERVAL_S: Final = 1.0
 # The share of the time in which some task waited. Makers in the background wait whenever anybody else works,
@@ -22,6 +24,8 @@ LOOK_INTERVAL_S: Final = 1.0
 # matter: a machine that waits for memory for a tenth of the time is in trouble.
 CPU_LIMIT: Final = 0.6
 MEMORY_LIMIT: Final = 0.1
+# Under the worst pressure a single key takes many seconds, and looks are that far apart.
+_STALE_S: Final = 60.0
 _MORE: Final = 0.5
 _LESS: Final = 0.5
 
@@ -39,7 +43,8 @@ class Duty:
     def spent(self, cpu_s: float, now: float) -> None:
         """The makers have used so much."""
         if self._is_limited:
-            self._left = min(self._left + (now - self._at) * self._rate, self._rate * _SAVED_S) - cpu_s
+            left = min(self._left + (now - self._at) * self._rate, self._rate * _SAVED_S) - cpu_s
+            self._left = max(left, -self._rate * _OWED_S)
             self._at = now
 
     def free_at(self) -> float:
@@ -65,7 +70,7 @@ class Pressure:
         if last is None or now <= last[0]:
             return
         passed = now - last[0]
-        if passed > 3 * LOOK_INTERVAL_S:
+        if passed > _STALE_S:
             return  # nobody looked while no maker worked: that time says nothing
         if (cpu_s - last[1]) / passed > CPU_LIMIT or (memory_s - last[2]) / passed > MEMORY_LIMIT:
             self._allowed = max(self._allowed * _LESS, 1.0)

@@ -123,13 +123,10 @@ def plan(pools: Iterable[PoolView], idle: Sequence[MakerView], crew: Crew) -> li
     long_orders, leisure = crew.long_orders, crew.leisure
     orders: list[Order] = []
     for maker in sorted(idle, key=lambda view: (view.shard, view.maker)):
-        cheap_missing = any(pool.cost_s <= LONG_KEY_S for pool in wanted.values())
+        allowed = [pool for pool in wanted.values() if leisure > 0 or pool.is_urgent]
+        cheap_missing = any(pool.cost_s <= LONG_KEY_S for pool in allowed)
         may_be_long = not cheap_missing or crew.makers < 2 or long_orders < crew.makers - 1
-        candidates = [
-            pool
-            for pool in wanted.values()
-            if (may_be_long or pool.cost_s <= LONG_KEY_S) and (leisure > 0 or pool.is_urgent)
-        ]
+        candidates = [pool for pool in allowed if may_be_long or pool.cost_s <= LONG_KEY_S]
         if not candidates:
             break
         pool = min(candidates, key=_rank if maker.proved else _probe_rank)

@@ -22,6 +22,7 @@ _NOTHING: Final = 1e-9  # what sums of fractions leave
 # when each owes few.
 _ALLOWANCE: Final = 1.25
 _FREE: Final = 2.0
+_PASSES: Final = 16  # over the debts, when some are paid off
 
 
 class Shares:
@@ -69,12 +70,19 @@ class Shares:
 
     def repaid(self, pairs: float) -> None:
         """So many new pairs have come to the pool."""
-        while pairs > _NOTHING and self._debts:
+        for _ in range(_PASSES):
+            if pairs <= _NOTHING or not self._debts:
+                break
             each = min(pairs / len(self._debts), min(self._debts.values()))
             pairs -= each * len(self._debts)
             left = {uid: debt - each for uid, debt in self._debts.items()}
             self._debts = {uid: debt for uid, debt in left.items() if debt > _NOTHING}
         self._total = sum(self._debts.values())
+        if pairs > _NOTHING and self._debts:
+            # Each pass pays off the smallest debts; of very many different ones the rest goes in proportion.
+            part = max(1 - pairs / self._total, 0.0)
+            self._debts = {uid: debt * part for uid, debt in self._debts.items() if part > _NOTHING}
+            self._total = sum(self._debts.values())
 
     def settle(self, missing: int) -> None:
         """No more pairs than this are missing: nobody owes any more for a pool that is full."""

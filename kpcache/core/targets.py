@@ -12,7 +12,8 @@ so a chance of at most e takes n = ln(1/e) (I + C) / (2 (1 − u)) pairs. u is t
 since the makers serve them all. Before the makers can begin, a time L passes: a key in the making is not
 cut short, and the first new pair has to be made. What comes meanwhile, at rate r, has mean rL and variance
 I rL, and exceeds rL + sqrt(2 ln(1/e) I rL) with a chance of about e (the tail bound of a normal
-distribution). The target is the sum of both, between ``min`` and ``max``.
+distribution). The target is the sum of both, and as much more as is kept back from any single user, between
+``min`` and ``max``.
 
 It rises at once and falls by half in ``FALL_HALF_LIFE_S``: pairs are dear and kept ones cost nothing, so a
 night must not undo what the day has shown. Pairs above a target that has fallen are given out, not burnt.
@@ -57,8 +58,18 @@ class Targets:
     """The adaptive targets of all pools that have them. ``now`` is in monotonic seconds."""
 
     def __init__(
-        self, bounds: Mapping[str, Bounds], *, chance: float, max_pairs: int, max_bytes: int, now: float
+        self,
+        bounds: Mapping[str, Bounds],
+        *,
+        chance: float,
+        max_pairs: int,
+        max_bytes: int,
+        now: float,
+        kept_percent: float = 0.0,
     ) -> None:
+        """``kept_percent`` of each target is kept back from any single user (``shares``), so there must be as
+        much more for one."""
+        self._kept_percent = kept_percent
         self._bounds = bounds
         self._chance = chance
         self._max_pairs = max_pairs
@@ -73,10 +84,12 @@ class Targets:
             self.wanted[spec] = fallen(wanted[spec], away_s)
 
     def update(self, seen: Mapping[str, Seen], makers: int, now: float) -> dict[str, int]:
-        """The targets from now on. ``seen`` has every spec that can be asked for: all share the makers."""
+        """The targets from now on. ``seen`` has every spec that can be asked for: all share the ``makers``,
+        as many as there should be."""
         rates = {spec: max(each.lasting.rate, each.rate) for spec, each in seen.items()}
         asked_for = [seen[spec].pair_s for spec, rate in rates.items() if rate > 0]
-        use = sum(rates[spec] * seen[spec].pair_s for spec in rates) / max(makers, 1)
+        # By what lasts: one burst of one spec says nothing of the time that all pools will have.
+        use = sum(each.lasting.rate * each.pair_s for each in seen.values()) / makers
         for spec in self._bounds:
             each = seen[spec]
             # Of several makers one is kept from long keys, so a cheap pair is begun as soon as an order ends.
@@ -85,6 +98,7 @@ class Targets:
                 behind_s = max(asked_for, default=0.0) * _longest(self._chance)
             reaction_s = behind_s + each.pair_s
             need = needed(rates[spec], each.lasting.dispersion, use, reaction_s, self._chance)
+            need = math.ceil(need / (1 - self._kept_percent / 100))
             self.wanted[spec] = max(need, fallen(self.wanted[spec], now - self._at))
         self._at = now
         return fit(self.wanted, self._bounds, self._max_pairs, self._max_bytes)

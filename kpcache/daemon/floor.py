@@ -108,7 +108,7 @@ class Floor:
         self._quiet.deadline = math.inf
         if self._stopped:
             return
-        self._planner.size(len(self._makers))
+        self._planner.size()
         idle = self._views_of_makers(orders=0)
         if not idle and not self._views_of_makers(orders=1):
             return
@@ -118,7 +118,7 @@ class Floor:
         leisure = self._brakes.leisure(len(self._makers) - len(idle))
         for order in refill.plan(views, idle, self._crew(leisure)):
             self._place(order)
-        if leisure < len(idle) and self._views_of_makers(orders=0):
+        if leisure < len(idle) and self._views_of_makers(orders=0) and self._planner.views(self._on_order()):
             self._quiet.deadline = self._brakes.next_look()
         if busy := self._views_of_makers(orders=1):
             # Those without a second order end soon: what counts is how many go on.
@@ -221,15 +221,18 @@ class Floor:
         log.error("%d %s pairs were made unsound and dropped (%s): suspect the machine", count, spec, reason)
 
     def done(self, shard: int, maker: int, number: int) -> None:
-        """An order is finished; the maker gets the next at once."""
+        """An order is finished; a maker without another gets one at once."""
         state = self._makers.get((shard, maker))
         if state is None or not state.work or state.work[0].number != number or state.work[0].due:
             raise ShardFaultError("an order was reported done that was not")
         finished = state.work.popleft()
         self._planner.attended(finished.order.spec)
         if state.work:
+            # It goes on by itself: its next second order can wait for a plan that serves others as well.
             state.work[0].since = trio.current_time()
-        self.plan()
+            self.wanted.set()
+        else:
+            self.plan()
 
     def _working(self, shard: int, maker: int, number: int, spec: str, count: int) -> _Maker:
         """The maker that works on this order, with ``count`` pairs less to come."""

@@ -43,7 +43,7 @@ class Learned:
             self._planner.resume(*_parsed(data, self._now()))
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError, ArithmeticError, RecursionError) as error:
             log.warning(
                 "%s is not used (%s): demand is learned anew, and the file written over",
                 self._path, printable(str(error)),
@@ -63,8 +63,8 @@ class Learned:
         text = json.dumps({"version": VERSION, "saved_s": self._now(), "specs": self._planner.state()})
         try:
             await trio.to_thread.run_sync(self._write, text, abandon_on_cancel=True)
-        except OSError as error:
-            log.warning("%s cannot be written (%s): a restart would learn anew", self._path, error.strerror)
+        except (OSError, RuntimeError) as error:  # the latter: there is no thread to be had
+            log.warning("%s cannot be written (%s): a restart would learn anew", self._path, error)
 
     def _write(self, text: str) -> None:
         temporary = self._path.with_suffix(".new")

@@ -75,11 +75,11 @@ class Planner:
         """CPU seconds that makers owe because of what this user took."""
         return sum(pool.desk.shares.owes(uid) * self.cost_s[spec] for spec, pool in self._pools.items())
 
-    def size(self, makers: int) -> None:
+    def size(self) -> None:
         """Adapt the targets to the demand, now and then."""
         now = trio.current_time()
         if now - self._sized >= INTERVAL_S:
-            self._sized, self._makers = now, makers
+            self._sized = now
             self._resize(now)
 
     def _resize(self, now: float) -> None:

@@ -72,4 +72,5 @@ def _targets(config: Config) -> Targets | None:
         max_pairs=refill.max_pairs,
         max_bytes=refill.max_memory_mib * _MIB,
         now=trio.current_time(),
+        kept_percent=config.requests.keep_back_percent,
     )

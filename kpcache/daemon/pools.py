@@ -57,6 +57,7 @@ class Pool:
         "held",
         "held_ages",
         "max_age_s",
+        "reached",
         "ready",
         "ready_ages",
         "ready_target",
@@ -75,6 +76,7 @@ class Pool:
         self.held_ages: dict[int, AgeLine] = {}
         self.ready_ages = AgeLine()
         self.ready_target = ready_target(plan.target, 0.0)
+        self.reached = plan.target  # the most pairs that it has had, or was to have at first
         self._low_water = plan.low_water
 
     @property
@@ -83,8 +85,11 @@ class Pool:
 
     @property
     def low_water(self) -> int:
-        """Below this it is refilled at full speed."""
-        return default_low_water(self.target) if self._low_water is None else self._low_water
+        """Below this it is refilled at full speed. With an adaptive target a quarter of that, or of the most
+        pairs that there have been: one that has just risen is filled at leisure."""
+        if self._low_water is not None:
+            return self._low_water
+        return default_low_water(min(self.target, self.reached))
 
     @property
     def fill(self) -> Fill:

@@ -67,6 +67,8 @@ class Stock:
         if not pool.ready or not desk.may_take(who.uid, pool.at_hand, now):
             return None
         pair = self._take(pool, who)
+        if desk.queue:
+            self._serve_waiters(pool, now)  # with each debt more, one who was barred owes less than others
         if len(pool.ready) * 2 <= pool.ready_target:
             self._draw_ahead(pool, now)
         self._needs_plan()
@@ -91,26 +93,43 @@ class Stock:
         spec, now = pool.spec, self._clock()
         dry, may = pool.is_dry(now), pool.desk.may_take(who.uid, pool.at_hand, now)
         pool.book.dry += dry
-        late = refusals.dry if may else refusals.kept_back
-        if full := pool.desk.may_queue(who.uid):
-            raise refusals.overloaded(f"{full} for {spec}", self._served_s(pool, who))
         if dry or not may:
             forecast = self._forecast(spec, pool.desk.ahead_of(who, pool.at_hand, now))
             if wait_s <= 0 or (forecast is not None and forecast.at_best_s > wait_s):
-                raise late(spec, forecast.served_s if forecast else None)
+                raise self._late(pool, may, forecast)
             deadline = now + wait_s
         else:
             deadline = now + max(wait_s, DRAW_GRACE_S)
-        waiter = Waiter(spec, who, deadline, recheck, lambda: late(spec, self._served_s(pool, who)))
+        self._require_place(pool, who)
+        waiter = Waiter(
+            spec, who, deadline, recheck, lambda: self._late(pool, may, self._forecast_for(pool, who))
+        )
         pool.desk.queue.put(who, waiter)
         self._serve_waiters(pool, now)
         self._draw_ahead(pool, now)
         return waiter
 
-    def _served_s(self, pool: Pool, who: Identity) -> float | None:
-        """When a request that this client made now would have its pair; None if that is not known."""
-        forecast = self._forecast(pool.spec, pool.desk.ahead_of(who, pool.at_hand, self._clock()))
-        return forecast.served_s if forecast else None
+    def _require_place(self, pool: Pool, who: Identity) -> None:
+        """A place in the queue, if need be that of a user who has more of them."""
+        full = pool.desk.may_queue(who.uid)
+        if full and (last := pool.desk.place_for(who.uid)):
+            last.refusal = refusals.overloaded(f"others wait for {pool.spec} who have fewer requests", None)
+            last.woken.set()
+        elif full:
+            behind_all = self._forecast(pool.spec, len(pool.desk.queue))
+            raise refusals.overloaded(f"{full} for {pool.spec}", behind_all.served_s if behind_all else None)
+
+    def _late(self, pool: Pool, may: bool, forecast: Forecast | None) -> KpcacheError:
+        """The refusal of a request for which there is no pair in time."""
+        again_s = forecast.served_s if forecast else None
+        if not may and pool.at_hand:
+            return refusals.kept_back(pool.spec, again_s)
+        pool.desk.missed()
+        return refusals.dry(pool.spec, again_s)
+
+    def _forecast_for(self, pool: Pool, who: Identity) -> Forecast | None:
+        """For a request that this client would make now."""
+        return self._forecast(pool.spec, pool.desk.ahead_of(who, pool.at_hand, self._clock()))
 
     async def wait(self, waiter: Waiter) -> Pair:
         """The pair that a place in the queue leads to, like ``take_nowait``.
@@ -172,6 +191,7 @@ class Stock:
         pool.book.move(State.RECORDED, State.HELD, count)
         pool.held[shard] = pool.held.get(shard, 0) + count
         pool.ages_of(shard).add(now, count)
+        pool.reached = max(pool.reached, pool.book.available)
         pool.desk.made(count, max(pool.target - pool.book.available, 0))
         self._serve_waiters(pool, now)
         self._draw_ahead(pool, now)
@@ -225,6 +245,7 @@ class Stock:
             return
         before = now - pool.max_age_s
         pool.ready_ages.keep(len(pool.ready))
+        burnt = pool.book.discarded["too_old"]
         if old := pool.ready_ages.made_by(before):
             for _ in range(old):
                 pool.ready.popleft()
@@ -237,7 +258,8 @@ class Stock:
                 pool.held[shard] -= old
                 pool.book.discard(State.HELD, "too_old", old)
                 self._send_burn(shard, pool.spec, old)
-        self._needs_plan()
+        if pool.book.discarded["too_old"] != burnt:
+            self._needs_plan()
 
     def _serve_waiters(self, pool: Pool, now: float) -> None:
         while pool.ready and (waiter := pool.desk.next_in_turn(pool.at_hand, now)):

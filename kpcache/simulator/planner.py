@@ -13,6 +13,7 @@ from heapq import merge
 from typing import Final
 
 from kpcache.core.demand import Lasting
+from kpcache.core.shares import KEPT_PERCENT
 from kpcache.core.specs import SPECS
 from kpcache.core.targets import Bounds, Seen, Targets, default_low_water
 from kpcache.simulator.engine import run
@@ -34,7 +35,9 @@ _RAISES: Final = 8
 _BURST_WITHIN_S: Final = 1.0
 # So many dry requests prove nothing: they come in clusters.
 _FEW: Final = 10
+# One who asks for nearly all, and another who is about, so that a share is kept back from the first.
 _ONE_USER: Final = (1000,)
+_USERS: Final = (1000,) * 49 + (1001,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +91,22 @@ def size_pools(needs: Mapping[str, Need], cost_s: Mapping[str, float], cores: in
     use = _work(needs, cost_s) / cores
     bounds = {spec: Bounds(1, 10 * MOST_PAIRS, SPECS[spec].pair_bytes) for spec in needs}
     unlimited = 10 * MOST_PAIRS * len(needs)
-    targets = Targets(bounds, chance=chance, max_pairs=unlimited, max_bytes=10_000 * unlimited, now=0.0)
+    targets = Targets(
+        bounds,
+        chance=chance,
+        max_pairs=unlimited,
+        max_bytes=10_000 * unlimited,
+        now=0.0,
+        kept_percent=KEPT_PERCENT,
+    )
     seen = {spec: Seen(Lasting(need.rate, 1.0), need.rate, cost_s[spec]) for spec, need in needs.items()}
     pools = {}
     for spec, steady in targets.update(seen, cores, 0.0).items():
         need = needs[spec]
+        target = steady + math.ceil(need.burst / (1 - KEPT_PERCENT / 100))
         low_water = steady if need.burst else default_low_water(steady)
-        size = PoolSize(steady + need.burst, low_water)
+        # What is kept back for others must not be left to be filled at leisure.
+        size = PoolSize(target, max(low_water, math.ceil(target * KEPT_PERCENT / 100)))
         pools[spec] = PoolPlan(
             need, size, size.target * SPECS[spec].pair_bytes, size.target * cost_s[spec] / cores
         )
@@ -125,7 +137,9 @@ def settled(
 def _raised(pool: PoolPlan, pair_s: float) -> PoolPlan:
     """With half as much again of what is there for the rate."""
     more = (pool.size.target - pool.need.burst + 1) // 2
-    size = PoolSize(pool.size.target + more, pool.size.low_water + (more if pool.need.burst else more // 4))
+    target = pool.size.target + more
+    low_water = pool.size.low_water + (more if pool.need.burst else more // 4)
+    size = PoolSize(target, max(low_water, math.ceil(target * KEPT_PERCENT / 100)))
     memory_bytes = pool.memory_bytes // pool.size.target * size.target
     return replace(pool, size=size, memory_bytes=memory_bytes, fill_s=size.target * pair_s)
 
@@ -135,7 +149,7 @@ def try_out(plan: Plan, cost_s: Mapping[str, float], luck: random.Random) -> Tri
     until_s = _trial_s(plan)
     streams: list[Iterator[Arrival]] = []
     for spec, pool in plan.pools.items():
-        streams.append(poisson(luck, spec, pool.need.rate, until_s, _ONE_USER))
+        streams.append(poisson(luck, spec, pool.need.rate, until_s, _USERS))
         streams.append(burst(luck, spec, pool.need.burst, until_s / 2, _BURST_WITHIN_S, _ONE_USER))
     sizes = {spec: pool.size for spec, pool in plan.pools.items()}
     load = Load("plan", "", until_s, machine(plan.cores, 8, cost_s), sizes, lambda _: merge(*streams))

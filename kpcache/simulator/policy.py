@@ -58,6 +58,7 @@ class KpcacheRules:
         if at_hand and desk.may_take(uid, at_hand, now):
             return True
         if request.wait_s <= 0 or desk.may_queue(uid) or self._is_too_late(request, now):
+            self._missed(request, now)
             return False
         desk.queue.put(Identity(uid), request)
         return None
@@ -87,6 +88,13 @@ class KpcacheRules:
 
     def forget(self, request: Request) -> None:
         self._desks[request.spec].queue.remove(Identity(request.uid), request)
+        self._missed(request, request.at_s + request.wait_s)
+
+    def _missed(self, request: Request, now: float) -> None:
+        """It counts as demand, unless others' share was all that kept it from a pair."""
+        desk, at_hand = self._desks[request.spec], self._world.at_hand[request.spec]
+        if not at_hand or desk.may_take(request.uid, at_hand, now):
+            desk.missed()
 
     def took(self, request: Request) -> None:
         self._desks[request.spec].took(request.uid)

@@ -50,11 +50,28 @@ def test_independent_arrivals_are_about_one() -> None:
     assert demand.lasting(end).dispersion == pytest.approx(1.0, abs=0.25)
 
 
-def test_before_an_interval_is_over_the_rate_of_late_is_all_there_is() -> None:
+def test_a_first_burst_does_not_last() -> None:
+    """Of 300 at once and nothing before, the mean over five minutes."""
     demand = Demand(0.0)
-    demand.note(1.0, 30)
-    assert demand.lasting(1.0).rate == demand.rate(1.0)
-    assert demand.lasting(1.0).dispersion == 1.0
+    demand.note(1.0, 300)
+    assert (demand.lasting(1.0).rate, demand.lasting(1.0).dispersion) == (0.0, 1.0)
+    assert demand.lasting(11.0).rate == pytest.approx(1.0)
+    assert demand.rate(11.0) > 5
+
+
+def test_what_was_long_ago_is_forgotten_whole() -> None:
+    """Halved again and again, sums end as numbers that a float cannot halve."""
+    demand = Demand(0.0)
+    demand.note(1.0, 300)
+    for step in range(1, 40 * 8640):
+        demand.note(step * INTERVAL_S, 0)
+    assert demand.state(40 * 86400.0)[1:] == (0.0, 0.0)
+    assert demand.lasting(40 * 86400.0).rate == 0.0
+    for step in range(1, 400):
+        state = (5e-324 * step, 5e-324, 5e-324)
+        again = Demand(0.0)
+        again.resume(state, 0.0)
+        assert again.lasting(INTERVAL_S).rate == 0.0
 
 
 @given(st.lists(st.integers(0, 50), max_size=40), st.lists(st.integers(1, 400), min_size=1, max_size=5))

@@ -5,6 +5,7 @@ import pytest
 from kpcache.core import desk as desk_module
 from kpcache.core.desk import Desk
 from kpcache.core.fair_queue import Identity
+from kpcache.core.refill import PoolView
 
 ALICE, BOB = Identity(1), Identity(2)
 
@@ -81,10 +82,13 @@ def test_the_queue_has_an_end_and_one_user_half_of_it(monkeypatch: pytest.Monkey
     assert it.may_queue(3) == "4 requests wait already"
 
 
-def test_what_came_is_learned_when_the_plan_asks() -> None:
+def test_what_was_given_and_missed_is_learned_when_the_plan_asks() -> None:
     it = desk()
-    for _ in range(30):
-        it.asked(ALICE.uid, 1.0)
+    for _ in range(10):
+        it.took(ALICE.uid)
+        it.missed()
+        it.missed()
+        it.asked(BOB.uid, 1.0)  # asked for, and kept from it by a limit or a share: nothing to make for it
     assert it.demand.rate(1.0) == 0
     it.note(1.0)
     assert it.demand.rate(1.0) == pytest.approx(1.0)
@@ -110,3 +114,40 @@ def test_pairs_that_are_there_are_not_waited_for() -> None:
     assert it.ahead_of(ALICE, 0, 1.0) == 2
     assert it.ahead_of(BOB, 0, 1.0) == 1
     assert it.ahead_of(ALICE, 1, 1.0) == 1
+
+
+def test_a_full_queue_has_a_place_for_a_user_with_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_module, "MAX_WAITING", 4)
+    it = desk()
+    for number in range(2):
+        it.queue.put(ALICE, f"alice {number}")
+        it.queue.put(BOB, f"bob {number}")
+    assert it.may_queue(3)
+    assert it.place_for(3) in ("alice 1", "bob 1")
+    it.queue.put(Identity(3), "carol")
+    assert it.place_for(4) is not None  # the other one's last
+    it.queue.put(Identity(4), "dave")
+    assert it.place_for(5) is None  # nobody has more than one
+    assert len(it.queue) == 4
+
+
+def test_nobody_owes_for_a_pool_without_a_target_once_nobody_waits() -> None:
+    it = desk(target=0)
+    for number in range(3):
+        it.queue.put(ALICE, f"{number}")
+        it.took(ALICE.uid)
+    known = PoolView("RSA_2048", 0, 0, 0, 0, 0, 0.065)
+    assert it.view(known, 0, lambda _: 0.0, 1.0) is not None
+    assert it.shares.owes(ALICE.uid) == 3
+    for number in range(3):
+        it.queue.remove(ALICE, f"{number}")
+    assert it.view(known, 0, lambda _: 0.0, 1.0) is None
+    assert it.shares.owes(ALICE.uid) == 0
+
+
+def test_a_pool_that_keeps_nothing_back_bars_nobody() -> None:
+    it = desk(target=2)
+    it.asked(BOB.uid, 0.0)
+    for _ in range(50):
+        it.took(ALICE.uid)
+    assert it.may_take(ALICE.uid, 0, 1.0)

@@ -73,5 +73,12 @@ def test_memory_counts_sooner_than_cpu(cpu: float, memory: float, allowed: int) 
 
 def test_a_time_in_which_nobody_looked_says_nothing() -> None:
     machine = Machine(4)
-    assert machine.look(1.0, 1.0, after_s=60.0) == 4
-    assert machine.look(1.0, 1.0) == 2
+    assert machine.look(1.0, 1.0, after_s=61.0) == 4
+    assert machine.look(1.0, 1.0, after_s=10.0) == 2  # a key takes so long under pressure
+
+
+def test_an_hour_of_what_was_urgent_is_not_paid_back_for_ten() -> None:
+    duty = Duty(10, 2, 0.0)
+    for second in range(3600):
+        duty.spent(2.0, float(second))
+    assert duty.free_at() <= 3600 + 60

@@ -390,3 +390,9 @@ def test_ready_sets_follow_the_demand_within_their_bounds() -> None:
     assert ready_target(10**6, 1e6) == MAX_READY
     assert ready_target(8, 1e6) == 2
     assert ready_target(0, 5.0) == 0
+
+
+def test_a_cheap_pair_that_may_not_be_made_now_keeps_no_maker_from_a_long_one() -> None:
+    pools = [view("RSA_4096", waiting=5), view("ECC_NIST_P256", 255)]
+    orders = plan(pools, makers(2), crew(2, leisure=0))
+    assert [order.spec for order in orders] == ["RSA_4096", "RSA_4096"]

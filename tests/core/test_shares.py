@@ -152,3 +152,15 @@ def test_under_steady_load_the_modest_always_find_pairs_and_the_greedy_gets_the_
         pool.make(10)
     assert [got[uid] for uid in (1, 2, 3, 4)] == [600] * 4
     assert got[0] == pytest.approx(6 * 600, rel=0.05)
+
+
+def test_very_many_different_debts_are_paid_off_in_few_passes() -> None:
+    shares = Shares(20)
+    for uid in range(1000):
+        for _ in range(uid % 97 + 1):
+            shares.took(uid)
+    before = sum(shares.owes(uid) for uid in range(1000))
+    shares.repaid(before / 2)
+    assert sum(shares.owes(uid) for uid in range(1000)) == pytest.approx(before / 2)
+    shares.settle(0)
+    assert all(shares.owes(uid) == 0 for uid in range(1000))

@@ -99,6 +99,7 @@ def test_the_plan_goes_by_what_is_asked_for() -> None:
     rules = behind(world, pools)
     for request in (Request(*each) for each in asks(*[0.5] * 30)):
         assert rules.asks(request, 0.5)
+        rules.took(request)
     assert placed(world, rules, 0.5) == [RSA, RSA]
     # Without that demand the costlier one goes first.
     world = world_of({RSA: 20, "RSA_3072": 20})

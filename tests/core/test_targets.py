@@ -56,8 +56,9 @@ def test_a_pool_that_nobody_asks_for_has_its_least() -> None:
 
 def test_it_rises_at_once_and_falls_by_half_in_the_half_life() -> None:
     adaptive = targets()
-    high = adaptive.update({"RSA_2048": seen(0.0, of_late=20.0)}, 2, 10.0)["RSA_2048"]
-    assert high == needed(20.0, 1.0, 20 * 0.065 / 2, 0.05 + 0.065, CHANCE)
+    high = adaptive.update({"RSA_2048": seen(0.0, of_late=80.0)}, 2, 10.0)["RSA_2048"]
+    # What comes of late counts until the makers can begin; how busy they are, by what lasts.
+    assert high == needed(80.0, 1.0, 0.0, 0.05 + 0.065, CHANCE)
     for hour in range(1, 13):
         later = adaptive.update({"RSA_2048": seen(0.0)}, 2, 10.0 + hour * FALL_HALF_LIFE_S / 12)["RSA_2048"]
     assert later == pytest.approx(high / 2, abs=1)
@@ -108,3 +109,23 @@ def test_where_not_all_fit_each_gives_the_same_part_of_what_it_has_above_its_lea
 
 def test_a_low_watermark_is_a_quarter_and_at_least_one() -> None:
     assert [default_low_water(target) for target in (0, 1, 3, 4, 10)] == [0, 1, 1, 1, 2]
+
+
+def test_one_burst_of_one_spec_says_nothing_of_the_makers_time_for_another() -> None:
+    calm = {"RSA_2048": seen(0.0), "RSA_3072": seen(0.1, pair_s=0.27)}
+    burst = {**calm, "RSA_2048": seen(0.0, of_late=300.0)}
+    assert targets(RSA_3072=BOUNDS).update(burst, 2, 10.0) == targets(RSA_3072=BOUNDS).update(calm, 2, 10.0)
+
+
+def test_a_long_spec_has_to_outlast_the_longest_key_that_all_makers_may_be_at() -> None:
+    long_key = targets(RSA_4096=BOUNDS).update({"RSA_4096": seen(0.5, pair_s=0.7)}, 4, 10.0)["RSA_4096"]
+    assert long_key >= needed(0.5, 1.0, 0.35 / 4, 5 * 0.7, CHANCE)
+
+
+def test_as_much_more_as_is_kept_back_from_one_user() -> None:
+    some = {"RSA_2048": seen(10.0)}
+    alone = targets().update(some, 2, 10.0)["RSA_2048"]
+    kept = Targets(
+        {"RSA_2048": BOUNDS}, chance=CHANCE, max_pairs=10**6, max_bytes=10**9, now=0.0, kept_percent=50
+    )
+    assert kept.update(some, 2, 10.0)["RSA_2048"] == 2 * alone

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import trio
 
-from kpcache.core.fair_queue import Identity
 from kpcache.core.targets import Bounds, Targets
 from kpcache.daemon.learned import FILE_NAME, SAVE_INTERVAL_S, Learned
 from kpcache.daemon.planner import Planner
@@ -43,10 +42,10 @@ async def busy_planner() -> Planner:
     planner = planner_of(shards)
     for _ in range(300):
         for _ in range(200):
-            shards.stock.take_nowait(SPEC, Identity(1))
+            shards.stock.pools[SPEC].desk.missed()
         await trio.sleep(1.0)
         planner.views({})
-        planner.size(2)
+        planner.size()
     assert shards.stock.pools[SPEC].target > 20
     return planner
 
@@ -96,6 +95,7 @@ GOOD: dict[str, Any] = {"version": 1, "saved_s": NOW, "specs": {SPEC: [10.0, 50.
         json.dumps({**GOOD, "specs": {SPEC: [1, -2, 3, 4]}}),
         json.dumps({**GOOD, "specs": {SPEC: [10, 100, 10, 4]}}),
         json.dumps({**GOOD, "saved_s": None}),
+        json.dumps({**GOOD, "saved_s": 10**400}),
     ],
 )
 def test_a_file_that_makes_no_sense_is_told_of_and_not_used(
@@ -131,3 +131,19 @@ async def test_a_folder_that_cannot_be_written_is_told_of_and_no_more(
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert "a restart would learn anew" in caplog.text
+
+
+@mock_clock
+async def test_no_thread_to_be_had_is_told_of_and_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", none)
+    planner = await busy_planner()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Learned(tmp_path, planner, lambda: NOW).run)
+        await trio.sleep(SAVE_INTERVAL_S * 2.5)
+        nursery.cancel_scope.cancel()
+    assert caplog.text.count("a restart would learn anew") == 3

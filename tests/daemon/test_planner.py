@@ -61,7 +61,7 @@ async def test_requests_make_a_rate_and_the_ready_set_follows_it() -> None:
     low = pool.ready_target
     for _ in range(100):
         for _ in range(500):
-            shards.stock.take_nowait(SMALL, ALICE)
+            pool.desk.missed()
         await trio.sleep(1.0)
         rate = view(planner, SMALL).rate
     assert rate == pytest.approx(500, rel=0.1)
@@ -117,16 +117,18 @@ async def test_an_adaptive_target_follows_the_demand_and_is_kept_over_a_restart(
     shards = FakeShards({SMALL: PoolPlan(4), LARGE: PoolPlan(4, 1)})
     planner = planned(shards, targets())
     pool = shards.stock.pools[SMALL]
-    planner.size(2)
+    planner.size()
     assert (pool.target, pool.low_water) == (4, 1)
     for _ in range(600):
         for _ in range(20):
-            shards.stock.take_nowait(SMALL, ALICE)
+            pool.desk.missed()
         await trio.sleep(1.0)
         planner.views({})
-        planner.size(2)
+        planner.size()
     grown = pool.target
     assert grown > 20
+    assert pool.low_water == 1  # filled at leisure, until there have been as many
+    shards.hold(grown, SMALL)
     assert pool.low_water == grown // 4
 
     again = FakeShards({SMALL: PoolPlan(4), LARGE: PoolPlan(4, 1)})

@@ -15,7 +15,7 @@ from kpcache.core.pair import Pair
 from kpcache.core.refill import MIN_READY
 from kpcache.daemon import stock as stock_module
 from kpcache.daemon.dispatcher import not_issuing
-from kpcache.daemon.pools import PoolPlan, Waiter
+from kpcache.daemon.pools import Pool, PoolPlan, Waiter
 from kpcache.daemon.retirement import retire_old
 from kpcache.daemon.stock import DRAW_GRACE_S
 from kpcache.errors import DisabledException, KpcacheError, ThrottlingException
@@ -234,12 +234,27 @@ async def test_a_draw_that_never_comes_is_waited_for_no_longer_than_its_grace() 
 async def test_beyond_so_many_waiters_a_caller_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desk, "MAX_WAITING", 4)
     shards = FakeShards()
-    for uid in (1, 2, 1, 2):
+    for uid in (1, 2, 3, 4):
         shards.stock.join_queue(SPEC, 5.0, Identity(uid), still_fine)
     with pytest.raises(ThrottlingException) as caught:
-        shards.stock.join_queue(SPEC, 5.0, Identity(3), still_fine)
+        shards.stock.join_queue(SPEC, 5.0, Identity(5), still_fine)
     assert (caught.value.reason, caught.value.retry_after_s) == ("overloaded", 1.0)
     assert len(shards.stock.pools[SPEC].desk.queue) == 4
+
+
+@mock_clock
+async def test_users_who_fill_the_queue_keep_no_third_one_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "MAX_WAITING", 4)
+    shards = FakeShards()
+    first = [shards.stock.join_queue(SPEC, 5.0, Identity(uid), still_fine) for uid in (1, 2, 1, 2)]
+    place = shards.stock.join_queue(SPEC, 5.0, Identity(3), still_fine)
+    out = [waiter for waiter in first if waiter.refusal is not None]
+    assert len(out) == 1
+    with pytest.raises(ThrottlingException, match="have fewer requests") as caught:
+        await shards.stock.wait(out[0])
+    assert caught.value.reason == "overloaded"
+    shards.fill(4)
+    assert await shards.stock.wait(place)
 
 
 @mock_clock
@@ -627,6 +642,56 @@ async def test_a_draw_under_way_is_spared_there_and_judged_when_it_comes() -> No
     assert not pool.ready
     assert pool.book.discarded == {"too_old": 6}
     assert book_is_balanced(stock)
+
+
+@mock_clock
+async def test_a_draw_that_does_not_come_keeps_nobody_busy() -> None:
+    """What it has is past its age and spared: to look at it again and again would take a whole CPU."""
+    shards = FakeShards({SPEC: PoolPlan(8, 2, max_age_s=60.0)})
+    shards.hold(6)
+    looks = 0
+    retire = shards.stock.retire
+
+    def counted(pool: Pool, now: float) -> None:
+        nonlocal looks
+        looks += 1
+        retire(pool, now)
+
+    shards.stock.retire = counted  # type: ignore[method-assign]
+    with trio.move_on_after(63):
+        await retire_old(shards.stock)
+    assert looks < 50
+
+
+@mock_clock
+async def test_one_who_was_barred_is_served_when_others_have_taken_as_much() -> None:
+    shards = FakeShards({SPEC: PoolPlan(20, 2)}, kept_percent=50)
+    stock, pool = shards.stock, shards.stock.pools[SPEC]
+    pool.ready_target = 20
+    shards.fill(20)
+    assert stock.take_nowait(SPEC, BOB)
+    while stock.take_nowait(SPEC, ALICE):
+        pass
+    waiter = stock.join_queue(SPEC, 5.0, ALICE, still_fine)
+    taken = 0
+    while not waiter.woken.is_set():
+        taken += stock.take_nowait(SPEC, BOB) is not None
+    assert taken > 0
+    assert waiter.pair is not None
+    assert pool.ready
+
+
+@mock_clock
+async def test_what_limits_and_shares_keep_back_is_no_demand() -> None:
+    shards = FakeShards(rules=[Rule(None, None, 0.001, 1)])
+    stock, pool = shards.stock, shards.stock.pools[SPEC]
+    shards.fill(8)
+    assert stock.take_nowait(SPEC, ALICE)
+    for _ in range(500):
+        with pytest.raises(ThrottlingException, match="limits"):
+            stock.take_nowait(SPEC, ALICE)
+    pool.desk.note(trio.current_time())
+    assert pool.desk.demand.rate(trio.current_time()) == pytest.approx(1 / 30)
 
 
 @mock_clock
