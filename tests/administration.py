@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import trio
 
 from kpcache.core.limits import Limits
 from kpcache.core.wire import Request
 from kpcache.daemon.administrator import Administrator, Caller, Change
+from kpcache.daemon.alarm import Incidents
 from kpcache.daemon.dispatcher import Dispatcher, Gate, PairOrder
-from kpcache.errors import KpcacheError
+from kpcache.errors import KeyUnavailableException, KMSInvalidStateException, KpcacheError
 from kpcache.keyring import Keyring
 from kpcache.keyring.document import Document
 from kpcache.keyring.seal import Unlock
@@ -67,6 +68,7 @@ class Administration:
     shards: FakeShards = field(default_factory=FakeShards)
     gate: Gate = field(default_factory=Gate)
     limits: Limits = field(default_factory=Limits)
+    incidents: "FakeIncidents" = field(default_factory=lambda: FakeIncidents())
 
     def __post_init__(self) -> None:
         vault = DoubtfulVault.open(
@@ -80,6 +82,7 @@ class Administration:
         )
         self.administrator = Administrator(
             self.dispatcher, self.gate, vault, self.keyring, ALIAS, self.limits,
+            cast(Incidents, self.incidents),
             now=lambda: self.now + self.clock_set_s, uptime=lambda: self.now - 1e9,
         )  # fmt: skip
 
@@ -123,6 +126,25 @@ class Administration:
         except KpcacheError as error:
             return error
         raise AssertionError(f"it was answered: {answer}")
+
+
+class FakeIncidents:
+    """An alarm that can be cleared once."""
+
+    def __init__(self) -> None:
+        self.stands = True
+
+    def describe_alarm(self) -> dict[str, Any]:
+        return {"Standing": self.stands}
+
+    async def clear_alarm(self) -> tuple[dict[str, Any], list[str]]:
+        if not self.stands:
+            raise KMSInvalidStateException("No alarm stands.")
+        self.stands = False
+        return {"Cleared": 1}, ["1 duplicates"]
+
+    async def acknowledge_ledger(self) -> tuple[dict[str, Any], list[str]]:
+        raise KeyUnavailableException("ledger.db: disk I/O error")
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from kpcache.core.limits import Limits
 from kpcache.core.pair import Pair, handover_digest
 from kpcache.core.pool import State
 from kpcache.daemon.dispatcher import Dispatcher, Gate
+from kpcache.daemon.ledger_batch import Made
 from kpcache.daemon.pools import PoolPlan
 from kpcache.daemon.stock import Stock
 from kpcache.errors import InvalidCiphertextException, NotFoundException
@@ -76,6 +77,12 @@ def fake_pair(spec: str = SPEC, generation: int = 0) -> Pair:
 def batch_rows(pairs: list[Pair]) -> list[list[Any]]:
     """Pairs as they stand in a shard's "batch" message."""
     return [[n, pair.generation, pair.private, pair.public, pair.digest] for n, pair in enumerate(pairs)]
+
+
+def made_rows(spec: str, numbers: Iterator[int]) -> list[list[Any]]:
+    """One new pair as it stands in a shard's "made" message."""
+    tags = [b"%016d" % next(numbers) for _ in range(2 if spec.startswith("RSA") else 1)]
+    return [[next(numbers), tags, b"public %d" % next(numbers)]]
 
 
 def book_is_balanced(stock: Stock) -> bool:
@@ -142,6 +149,33 @@ class FakeShards:
         self.hold(count, spec)
         while self.draws:
             self.deliver()
+
+
+class FakeLedger:
+    """Records in memory: at once or, while ``is_slow``, when told to by ``commit``."""
+
+    def __init__(self) -> None:
+        self.accepts = True
+        self.is_slow = False
+        self.duplicates: list[str] = []  # specs
+        self.waiting: list[Made] = []
+        self._known: set[bytes] = set()
+
+    def put(self, made: Made) -> None:
+        self.waiting.append(made)
+        if not self.is_slow:
+            self.commit()
+
+    def commit(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for made in waiting:
+            twins = set()
+            for index, pair in enumerate(made.pairs):
+                if not self._known.isdisjoint(pair.tags) or len(set(pair.tags)) < len(pair.tags):
+                    twins.add(index)
+                    self.duplicates.append(made.spec)
+                self._known.update(pair.tags)
+            made.settle(made, frozenset(twins))
 
 
 class FakeKeyring:

@@ -1,8 +1,9 @@
 """The ``kpcache`` command.
 
 - ``main``         arguments, exit codes, the one place where errors become words.
-- one module a command: ``serve``, ``get``, ``decrypt``, ``status``, ``wait``, ``check_config``, and the
-  package ``keyring``; each has ``add_arguments(parser)`` and ``run(args)``, which returns the exit code.
+- one module a command: ``serve``, ``get``, ``decrypt``, ``status``, ``wait``, ``check_config``,
+  ``clear_alarm``, ``ledger``, and the package ``keyring``; each has ``add_arguments(parser)`` and
+  ``run(args)``, which returns the exit code.
 - ``formats``      key pairs as PEM, DER, OpenSSH, JWK.
 - ``config_file``  finding, reading and overriding settings.
 - ``reporters``    what ``serve`` shows while it runs.

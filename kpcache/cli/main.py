@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from kpcache import __version__
-from kpcache.cli import check_config, decrypt, get, keyring, plan, serve, status, wait
+from kpcache.cli import check_config, clear_alarm, decrypt, get, keyring, ledger, plan, serve, status, wait
 from kpcache.cli.output import UsageError, complain, drop, in_words
 from kpcache.errors import KpcacheError
 
@@ -17,6 +17,8 @@ _COMMANDS = {
     "status": status,
     "wait": wait,
     "keyring": keyring,
+    "ledger": ledger,
+    "clear-alarm": clear_alarm,
     "plan": plan,
     "check-config": check_config,
 }

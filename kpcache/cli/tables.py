@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kpcache.cli.fill import at_hand
+from kpcache.cli.output import moment
 from kpcache.core.text import printable
 
 _WIDTH_WITHOUT_TERMINAL = 120
@@ -30,9 +31,11 @@ def console_for(stream: IO[str]) -> Console:
 
 
 def status_view(status: Mapping[str, Any], socket: str | None) -> Group:
-    """Headline, keyring, pools, workers."""
+    """Headline, the alarm if it stands, ledger, keyring, pools, workers."""
     return Group(
         headline(status, socket),
+        *alarm_lines(status["alarm"]),
+        ledger_line(status["ledger"]),
         keyring_line(status["keyring"]),
         pools_table(status),
         workers_table(status),
@@ -53,6 +56,35 @@ def headline(status: Mapping[str, Any], socket: str | None) -> Text:
         f"up {duration(status['uptime_s'])}; connections: {status['connections']}; "
         f"clone guard: {printable(str(status['clone_guard']))}"
     )
+
+
+def alarm_lines(alarm: Mapping[str, Any] | None) -> list[Text]:
+    """Two pairs shared a prime or a public key; nothing if none did."""
+    if alarm is None:
+        return []
+    count = int(alarm["duplicates"])
+    return [
+        Text(
+            f"ALARM since {moment(alarm['since_s'])}: {count} {'duplicate' if count == 1 else 'duplicates'} "
+            f"among fresh pairs, the first of {printable(str(alarm['spec']))}; the random source of this "
+            "machine may be broken. See the evidence: kpcache clear-alarm --show",
+            style="bold red",
+        )
+    ]
+
+
+def ledger_line(ledger: Mapping[str, Any]) -> Text:
+    """Whether pairs can be recorded, and whether all that was recorded is still known."""
+    if not ledger["available"]:
+        return Text(f"ledger: UNAVAILABLE, no new pairs: {printable(ledger['fault'], 700)}", style="red")
+    line = Text(f"ledger: {ledger['tags']} tags, {max(int(ledger['bytes']), 0) / 2**20:.1f} MiB")
+    if ledger["rolled_back"]:
+        line.append(
+            f"; ROLLED BACK: {printable(ledger['rolled_back'], 700)}; if you know why, run kpcache ledger "
+            "acknowledge",
+            style="red",
+        )
+    return line
 
 
 def keyring_line(keyring: Mapping[str, Any]) -> Text:

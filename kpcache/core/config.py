@@ -134,6 +134,15 @@ class KeyringSettings:
 
 
 @dataclass(frozen=True)
+class LedgerSettings:
+    """``when_unavailable``: what becomes of pairs that are recorded already while no more can be."""
+
+    when_unavailable: Annotated[Literal["serve_pooled", "stop"], rules.one_of("serve_pooled", "stop")] = (
+        "serve_pooled"
+    )
+
+
+@dataclass(frozen=True)
 class AwsSettings:
     """AWS keys are not in this version: ``enabled`` can only be false."""
 
@@ -153,6 +162,7 @@ class Config:
     limits: tuple[LimitSettings, ...]
     metrics: MetricsSettings
     keyring: KeyringSettings
+    ledger: LedgerSettings
     aws: AwsSettings
 
 
@@ -180,6 +190,7 @@ def load(mapping: Mapping[str, object], *, defaults: Defaults) -> Config:
         ),
         metrics=section(MetricsSettings, table(mapping, "metrics"), "metrics"),
         keyring=section(KeyringSettings, table(mapping, "keyring"), "keyring"),
+        ledger=section(LedgerSettings, table(mapping, "ledger"), "ledger"),
         aws=section(AwsSettings, table(mapping, "aws"), "aws"),
     )
     _check_places(config.daemon)

@@ -1,4 +1,4 @@
-"""Administration of the keyring: one change at a time, durable before it is in force, and told in the log.
+"""Administration: one change at a time, durable before it is in force, and told in the log.
 
 A change waits for a disk, so it runs in a thread while the loop goes on serving. One task takes the
 changes in the order in which they were asked for, which a connection's own tasks would not keep. What has
@@ -11,7 +11,7 @@ Whether a connection may administrate is decided by the socket on which it came,
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from kpcache.core.limits import Limits
 from kpcache.core.wire import Request
 from kpcache.daemon.admin_changes import CHANGES, Outcome, Setting
 from kpcache.daemon.admin_lists import LISTS
+from kpcache.daemon.alarm import Incidents
 from kpcache.daemon.dispatcher import PING, Dispatcher, Gate, PairOrder, draining
 from kpcache.daemon.key_methods import admitted
 from kpcache.daemon.keyring_watch import KeyringWatch
@@ -44,9 +45,14 @@ MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 MAX_WAITING: Final = 32
 _RETRY_AFTER_S: Final = 1.0
 _EXPORT: Final = "kpcache.ExportKeyring"
+_DESCRIBE_ALARM: Final = "kpcache.DescribeAlarm"
 # What a line of the log shows of a change with many subjects.
 _MAX_SUBJECTS: Final = 5
 _OVERFLOW_UID: Final = 65534  # user_namespaces(7): stands for every user that this namespace does not know
+
+
+# What is done about the alarm or the ledger: the answer, and what of it is for the log.
+Act = Callable[[], Awaitable[tuple[dict[str, Any], list[str]]]]
 
 
 def uptime() -> float:
@@ -107,6 +113,7 @@ class Administrator:
         keyring: Keyring,
         default_alias: str,
         limits: Limits,
+        incidents: Incidents,
         *,
         now: Callable[[], float] = time.time,
         uptime: Callable[[], float] = uptime,
@@ -124,6 +131,11 @@ class Administrator:
         self._uptime = uptime
         self._booted = now() - uptime()  # when the machine was started, by the clock of this moment
         self._urandom = urandom
+        self._describe_alarm = incidents.describe_alarm
+        self._acts: dict[str, Act] = {
+            "kpcache.ClearAlarm": incidents.clear_alarm,
+            "kpcache.AcknowledgeLedger": incidents.acknowledge_ledger,
+        }
         self._watch = KeyringWatch(vault, self._adopt)
         self._put, self._take = trio.open_memory_channel[Change](MAX_WAITING)
 
@@ -148,6 +160,8 @@ class Administrator:
         data = admitted(request)
         if "KeyId" in data:  # those with other names for it do not have this error in KMS's model
             names.refuse_malformed_arn(data["KeyId"])
+        if method == _DESCRIBE_ALARM:
+            return self._describe_alarm()
         look = LISTS.get(method)
         if look is not None:
             return look(self._keyring.content, data)
@@ -187,10 +201,13 @@ class Administrator:
             self._keyring.adopt(self._vault.content)
 
     async def _carry_out(self, change: Change) -> dict[str, Any] | KpcacheError:
-        make = self._export if change.method == _EXPORT else self._make
+        make, act = self._export if change.method == _EXPORT else self._make, self._acts.get(change.method)
         try:
-            # Not abandoned when cancelled: until the thread is back nobody knows which content is on disk.
-            answer, subjects = await trio.to_thread.run_sync(make, change)
+            if act is not None:
+                answer, subjects = await act()
+            else:
+                # Not abandoned when cancelled: until the thread is back nobody knows what is on disk.
+                answer, subjects = await trio.to_thread.run_sync(make, change)
         except DependencyError as error:
             log.error("%s by %s failed: %s", change.method, change.caller, error.message)
             return error

@@ -50,10 +50,20 @@ class PairOrder:
 
 @dataclass(slots=True)
 class Gate:
-    """Whether pairs may be given out: ``issuing`` falls at an alarm, ``draining`` rises at the stop."""
+    """What keeps pairs from being given out: the alarm; a ledger that cannot be written, where that is
+    configured; the drain before the stop."""
 
-    issuing: bool = True
+    alarm: bool = False
+    ledger_down: bool = False
     draining: bool = False
+
+    @property
+    def issuing(self) -> bool:
+        return not (self.alarm or self.ledger_down)
+
+    def refusal(self) -> KMSInvalidStateException:
+        """Why not, to whoever asks for a pair."""
+        return not_issuing() if self.alarm else ledger_down()
 
 
 class Dispatcher:
@@ -115,7 +125,7 @@ class Dispatcher:
         """KMS's answer. Raises ``KpcacheError``; the pair is then burnt."""
         if not self._gate.issuing:  # the alarm may have been raised while this request waited
             self._stock.burn(order.spec, "not_issuing")
-            raise not_issuing()
+            raise self._gate.refusal()
         try:
             wrapped = self._keyring.encrypt(order.key, pair.private, order.context)
         except BaseException:
@@ -144,7 +154,7 @@ class Dispatcher:
         key = self._keyring.resolve(data["KeyId"])
         require_usable(key)
         if not self._gate.issuing:
-            raise not_issuing()
+            raise self._gate.refusal()
         contract.refuse_dry_run(data)
         return PairOrder(
             spec=spec.name,
@@ -186,6 +196,15 @@ def not_issuing() -> KMSInvalidStateException:
     return KMSInvalidStateException(
         "a duplicate was found among fresh pairs, so none is given out until an administrator has looked: "
         "the random source of this machine may be broken; see the daemon's log",
+        reason="not_issuing",
+    )
+
+
+def ledger_down() -> KMSInvalidStateException:
+    """The refusal of every request for a pair while the ledger cannot be written, if so configured."""
+    return KMSInvalidStateException(
+        "the ledger of what was made cannot be written, and until it can no pair is given out "
+        '(ledger.when_unavailable = "stop"); see the daemon\'s log',
         reason="not_issuing",
     )
 

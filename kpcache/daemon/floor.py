@@ -5,10 +5,10 @@ into the stock. All of it is synchronous except ``run``, which plans anew soon a
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -16,14 +16,25 @@ from kpcache.core import refill
 from kpcache.core.forecast import Forecast
 from kpcache.core.pool import State
 from kpcache.daemon.brakes import Brakes
+from kpcache.daemon.ledger_batch import Made, MakerStart, new_pairs
 from kpcache.daemon.notices import log
 from kpcache.daemon.planner import Planner
 from kpcache.daemon.stock import Stock
-from kpcache.daemon.tags import TagBooks
 
 
 class ShardFaultError(Exception):
     """A shard or its maker said something that cannot be true; the shard must be replaced."""
+
+
+class Recorder(Protocol):
+    """What records pairs: ``Ledger``."""
+
+    @property
+    def accepts(self) -> bool:
+        """Whether pairs may be ordered."""
+
+    def put(self, made: Made) -> None:
+        """Record the pairs, then settle them."""
 
 
 @dataclass(slots=True)
@@ -45,7 +56,7 @@ class _Maker:
 
 
 class Floor:
-    """All makers. ``send(shard, message)`` writes to a shard; ``alarm(spec)`` is told of a duplicate."""
+    """All makers. ``send(shard, message)`` writes to a shard."""
 
     def __init__(
         self,
@@ -53,14 +64,16 @@ class Floor:
         planner: Planner,
         brakes: Brakes,
         send: Callable[[int, list[Any]], None],
-        alarm: Callable[[str], None],
+        ledger: Recorder,
     ) -> None:
         self._stock = stock
         self._planner = planner
         self._brakes = brakes
         self._send = send
-        self._alarm = alarm
-        self.tags = TagBooks()
+        self._ledger = ledger
+        # By shard: the pairs that its present process has made and that are not recorded yet, by spec. One of
+        # an earlier process is known by the counter that it was put into.
+        self._unrecorded: dict[int, Counter[str]] = {}
         self._makers: dict[tuple[int, int], _Maker] = {}
         self._last_number = 0
         self._stopped = False
@@ -82,6 +95,11 @@ class Floor:
     def stop(self) -> None:
         """Order nothing more: the daemon drains, or the alarm was raised."""
         self._stopped = True
+
+    def resume(self) -> None:
+        """Order again what is missing: the alarm was cleared."""
+        self._stopped = False
+        self.wanted.set()
 
     @property
     def manners(self) -> dict[str, Any]:
@@ -106,7 +124,7 @@ class Floor:
     def plan(self) -> None:
         """Give every idle maker its next order, if any pair is missing, and busy ones a second."""
         self._quiet.deadline = math.inf
-        if self._stopped:
+        if self._stopped or not self._ledger.accepts:
             return
         self._planner.size()
         idle = self._views_of_makers(orders=0)
@@ -183,19 +201,16 @@ class Floor:
         """A shard is gone, and its makers with it."""
         for key in [key for key in self._makers if key[0] == shard]:
             del self._makers[key]
+        for spec, count in self._unrecorded.pop(shard, Counter()).items():
+            self._stock.pools[spec].book.discard(State.CHECKED, "worker_lost", count)
         self.wanted.set()
 
-    def made(
-        self, shard: int, maker: int, number: int, spec: str, pairs: Sequence[Any], keygen_s: float
-    ) -> None:
-        """Sound pairs, not yet held: record their tags, then let the shard hold those that are new."""
-        state = self._working(shard, maker, number, spec, len(pairs))
+    def made(self, by: MakerStart, number: int, spec: str, rows: Sequence[Any], keygen_s: float) -> None:
+        """Sound pairs, not yet held: have them recorded, and then let the shard hold those that are new."""
+        state = self._working(by.shard, by.maker, number, spec, len(rows))
         if not 0 <= keygen_s < math.inf:
             raise ShardFaultError("pairs took an impossible time")
-        held: list[int] = []
-        refused: list[int] = []
-        for serial, tags in pairs:
-            (held if self.tags.record(spec, tags) else refused).append(serial)
+        pairs = new_pairs(spec, rows)
         # Nothing of a malformed message gets as far as the books.
         state.proved = True
         work, now = state.work[0], trio.current_time()
@@ -205,12 +220,24 @@ class Floor:
         book = self._stock.pools[spec].book
         book.make(len(pairs))
         book.move(State.MADE, State.CHECKED, len(pairs))
+        unrecorded = self._unrecorded.setdefault(by.shard, Counter())
+        unrecorded[spec] += len(pairs)
+        self._ledger.put(Made(spec, by, pairs, lambda made, twins: self._settle(made, twins, unrecorded)))
+
+    def _settle(self, made: Made, twins: frozenset[int], unrecorded: Counter[str]) -> None:
+        """The pairs are recorded durably, but for the duplicates among them (``twins``)."""
+        shard, spec, book = made.by.shard, made.spec, self._stock.pools[made.spec].book
+        if self._unrecorded.get(shard) is not unrecorded:
+            return  # the process that had them is gone: they are burnt, and will never be held
+        unrecorded[spec] -= len(made.pairs)
+        refused = [pair.serial for index, pair in enumerate(made.pairs) if index in twins]
+        held = [pair.serial for index, pair in enumerate(made.pairs) if index not in twins]
         self._send(shard, ["verdict", held, refused])
         if refused:
             book.discard(State.CHECKED, "duplicate", len(refused))
-            self._alarm(spec)
-        book.move(State.CHECKED, State.RECORDED, len(held))
-        self._stock.hold(shard, spec, len(held))
+        if held:
+            book.move(State.CHECKED, State.RECORDED, len(held))
+            self._stock.hold(shard, spec, len(held))
 
     def unsound(self, shard: int, maker: int, number: int, spec: str, count: int, reason: str) -> None:
         """Pairs that the maker's own checks refused; it has dropped them."""

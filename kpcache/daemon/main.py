@@ -17,8 +17,12 @@ import trio
 from kpcache.core.config import Config
 from kpcache.core.limits import Limits
 from kpcache.daemon.administrator import Administrator
+from kpcache.daemon.alarm import Alarm, Incidents
 from kpcache.daemon.aws_unlock import unlock_of
-from kpcache.daemon.dispatcher import Dispatcher, Gate, not_issuing
+from kpcache.daemon.dispatcher import Dispatcher, Gate
+from kpcache.daemon.ledger import Ledger
+from kpcache.daemon.ledger_file import LedgerFile
+from kpcache.daemon.ledger_start import open_ledger
 from kpcache.daemon.notices import ReporterHandler, UnhurriedReporter, log, log_defect
 from kpcache.daemon.pooling import pooling
 from kpcache.daemon.reporter import Reporter
@@ -62,12 +66,14 @@ def run(config: Config, reporter: Reporter) -> int:
                 default_alias=keyring.default_alias,
                 unlock=unlock_of(keyring, os.environ),
             )
+            ledger, fault = open_ledger(vault, config.daemon.state_dir)
+            stack.callback(ledger.close)
             listeners: Listeners = []
             for path, mode in _socket_paths(config):
                 listener = listen(path, mode, config.daemon.socket_group)
                 stack.callback(close_listener, listener, path)
                 listeners.append((listener, path))
-            trio.run(_live, config, reporter, vault, listeners)
+            trio.run(_live, config, reporter, vault, ledger, fault, listeners)
     except ConfigError:
         raise
     except Exception as error:
@@ -87,14 +93,24 @@ def _protect() -> None:
         raise ConfigError(f"this process cannot be kept from being read by others: {error}") from error
 
 
-async def _live(config: Config, reporter: Reporter, vault: Vault, listeners: Listeners) -> None:
-    await Daemon(config, reporter, vault, listeners).live()
+async def _live(
+    config: Config, reporter: Reporter, vault: Vault, ledger: LedgerFile, fault: str, listeners: Listeners
+) -> None:
+    await Daemon(config, reporter, vault, ledger, fault, listeners).live()
 
 
 class Daemon:
     """The parts, how they are wired, and the order in which they start and stop."""
 
-    def __init__(self, config: Config, reporter: Reporter, vault: Vault, listeners: Listeners) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reporter: Reporter,
+        vault: Vault,
+        ledger: LedgerFile,
+        ledger_fault: str,
+        listeners: Listeners,
+    ) -> None:
         self._config = config
         self._reporter = reporter
         self._listeners = listeners
@@ -103,21 +119,38 @@ class Daemon:
         self._told_to_hurry = trio.Event()
         self._limits = _limits(config)
         self._supervisor = Supervisor(
-            _placement(config.workers.shards, config.workers.makers), config.workers.scheduling, generation=0
+            _placement(config.workers.shards, config.workers.makers),
+            config.workers.scheduling,
+            generation=0,
+            tag_key=vault.content.tag_key,
+        )
+        self._alarm = Alarm(self._gate, stop=self._stop_issuing, resume=self._issue_again)
+        self._ledger = Ledger(
+            ledger,
+            fault=ledger_fault,
+            alarm=self._alarm.find,
+            room=lambda: self._floor.wanted.set(),
+            availability=self._ledger_is,
         )
         cpus = len(os.sched_getaffinity(0))
-        self._stock, self._floor, self._learned = pooling(config, self._supervisor, self._raise_alarm, cpus)
+        self._stock, self._floor, self._learned = pooling(config, self._supervisor, self._ledger, cpus)
         alias = config.keyring.default_alias
         keyring = Keyring(vault.content, time.monotonic, os.urandom)
         self._status = StatusMaker(
-            self._stock, self._supervisor, self._gate, self._floor,
+            self._stock, self._supervisor, self._gate, self._floor, self._ledger, self._alarm,
             lambda: keyring_status(keyring, alias, vault.is_sealed, self._administrator.fault),
             config.daemon.ready_level,
         )  # fmt: skip
         self._dispatcher = Dispatcher(self._stock, keyring, self._limits, self._gate, self._status.status)
-        self._administrator = Administrator(self._dispatcher, self._gate, vault, keyring, alias, self._limits)
+        self._administrator = Administrator(
+            self._dispatcher, self._gate, vault, keyring, alias, self._limits,
+            Incidents(self._alarm, self._ledger),
+        )  # fmt: skip
         self._server = Server(self._dispatcher, self._stock, self._limits)
         self._status.watch_clients(lambda: self._server.connections, self._server.clients)
+        self._ledger_is(not ledger_fault)
+        if ledger.standing:
+            self._alarm.find(ledger.standing, True)
 
     async def live(self) -> None:
         """Start the workers, serve until told to stop, drain, stop."""
@@ -125,6 +158,7 @@ class Daemon:
             async with trio.open_nursery() as workers:
                 workers.start_soon(self._supervisor.run, self._stock, self._floor)
                 workers.start_soon(self._floor.run)
+                workers.start_soon(self._ledger.run)
                 workers.start_soon(retire_old, self._stock)
                 if self._learned is not None:
                     workers.start_soon(self._learned.run)
@@ -184,17 +218,23 @@ class Daemon:
         await _first_of(self._server.wait_no_answers_owed, self._told_to_hurry.wait, timeout_s)
         self._floor.stop()
 
-    def _raise_alarm(self, spec: str) -> None:
-        """Fail closed: a duplicate means that the random source cannot be trusted, for any spec."""
-        self._gate.issuing = False
+    def _stop_issuing(self) -> None:
+        """Fail closed, at the alarm: no pair made so far is ever issued, and their makers make no other."""
         self._floor.stop()
-        self._stock.dismiss_queues(not_issuing)
-        log.critical(
-            "ALARM: a fresh %s pair shares a prime or a public key with an earlier one. Two sound pairs "
-            "never do: the random source of this machine is broken. No pair is given out any more. Find the "
-            "cause, treat the pairs issued since it began as compromised, then restart the daemon",
-            spec,
-        )
+        self._stock.dismiss_queues(self._gate.refusal)
+        self._stock.burn_ready("not_issuing")
+        self._supervisor.replace_shards("the alarm was raised")
+
+    def _issue_again(self) -> None:
+        """The alarm was cleared; what was on its way to the ready sets when it was raised is burnt too."""
+        self._stock.burn_ready("not_issuing")
+        self._floor.resume()
+
+    def _ledger_is(self, available: bool) -> None:
+        if self._config.ledger.when_unavailable == "stop":
+            self._gate.ledger_down = not available
+            if not available:
+                self._stock.dismiss_queues(self._gate.refusal)
 
 
 async def _first_of(

@@ -1,6 +1,5 @@
 """Puts together, from the settings, what keeps the pools: stock, planner, makers, and what was learned."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import trio
@@ -10,7 +9,7 @@ from kpcache.core.config import Config, PoolSettings
 from kpcache.core.specs import SPECS
 from kpcache.core.targets import Bounds, Targets
 from kpcache.daemon.brakes import Brakes, stalled_s
-from kpcache.daemon.floor import Floor
+from kpcache.daemon.floor import Floor, Recorder
 from kpcache.daemon.learned import Learned
 from kpcache.daemon.planner import Planner
 from kpcache.daemon.pools import PoolPlan
@@ -28,8 +27,8 @@ class Pooling(NamedTuple):
     learned: Learned | None
 
 
-def pooling(config: Config, supervisor: Supervisor, alarm: Callable[[str], None], cpus: int) -> Pooling:
-    """The parts, wired to ``supervisor``; ``alarm`` is told of a duplicate, ``cpus`` may be used."""
+def pooling(config: Config, supervisor: Supervisor, ledger: Recorder, cpus: int) -> Pooling:
+    """The parts, wired to ``supervisor`` and ``ledger``; ``cpus`` may be used."""
     floor: Floor
     stock = Stock(
         {spec: _plan(settings) for spec, settings in config.pools.items()},
@@ -44,7 +43,7 @@ def pooling(config: Config, supervisor: Supervisor, alarm: Callable[[str], None]
     targets = _targets(config)
     planner = Planner(stock.pools, makers, targets)
     brakes = Brakes(refill.max_cpu_percent, cpus, makers, stalled_s if refill.heed_pressure else None)
-    floor = Floor(stock, planner, brakes, supervisor.send, alarm)
+    floor = Floor(stock, planner, brakes, supervisor.send, ledger)
     learned = Learned(config.daemon.state_dir, planner) if targets else None
     if learned is not None:
         learned.load()

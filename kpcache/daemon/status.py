@@ -7,8 +7,10 @@ import trio
 
 from kpcache import __version__
 from kpcache.core.readiness import FULL, is_reached
+from kpcache.daemon.alarm import Alarm
 from kpcache.daemon.dispatcher import Gate
 from kpcache.daemon.floor import Floor
+from kpcache.daemon.ledger import Ledger
 from kpcache.daemon.pools import Pool
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import Supervisor
@@ -56,6 +58,8 @@ class StatusMaker:
         supervisor: Supervisor,
         gate: Gate,
         floor: Floor,
+        ledger: Ledger,
+        alarm: Alarm,
         keyring: Callable[[], dict[str, Any]],
         ready_level: str,
     ) -> None:
@@ -65,6 +69,8 @@ class StatusMaker:
         self._supervisor = supervisor
         self._gate = gate
         self._floor = floor
+        self._ledger = ledger
+        self._alarm = alarm
         self._keyring = keyring
         self._started = trio.current_time()
         self._connections: Callable[[], int] = lambda: 0
@@ -99,7 +105,8 @@ class StatusMaker:
             "discarded": {
                 spec: dict(pool.book.discarded) for spec, pool in pools.items() if pool.book.discarded
             },
-            "tags": self._floor.tags.status(),
+            "ledger": self._ledger.status(),
+            "alarm": self._alarm.status(),
             "refill": self._floor.manners,
             "workers": [worker.status() for worker in self._supervisor.workers],
             "keyring": self._keyring(),

@@ -4,7 +4,6 @@ One task a shard lives as long as the daemon. A maker is its shard's child, but 
 is decided here, where the clock and the record of its failures are.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from kpcache.core import restart
 from kpcache.core.pair import Pair
 from kpcache.core.text import printable
 from kpcache.daemon.floor import Floor, ShardFaultError
+from kpcache.daemon.ledger_batch import MakerStart
 from kpcache.daemon.notices import log
 from kpcache.daemon.shard_link import ShardLink
 from kpcache.daemon.stock import Stock
@@ -27,14 +27,14 @@ START_TIMEOUT_S = 30.0
 
 
 class Supervisor:
-    """All workers. ``placement[i]`` is how many makers shard i has."""
+    """All workers. ``placement[i]`` is how many makers shard i has; ``tag_key`` is the keyring's."""
 
-    def __init__(self, placement: list[int], scheduling: str, generation: int) -> None:
+    def __init__(self, placement: list[int], scheduling: str, generation: int, tag_key: bytes) -> None:
         self._init = {
             "version": __version__,
             "scheduling": scheduling,
             "generation": generation,
-            "tag_key": os.urandom(32),
+            "tag_key": tag_key,
         }
         self.shards = [Worker("shard", shard) for shard in range(len(placement))]
         self.makers = {
@@ -79,6 +79,11 @@ class Supervisor:
     def send_burn(self, shard: int, spec: str, count: int) -> None:
         """Have a shard forget its oldest pairs of a spec."""
         self.send(shard, ["burn", spec, count])
+
+    def replace_shards(self, why: str) -> None:
+        """End all shards, and with them their makers and all that they hold; others are started."""
+        for link in self._links.values():
+            link.give_up(why)
 
     # --- shards
 
@@ -187,7 +192,8 @@ class Supervisor:
     def _on_made(
         self, worker: Worker, maker: int, order: int, spec: str, pairs: list[Any], keygen_s: float
     ) -> None:
-        self._floor.made(worker.shard, maker, order, spec, pairs, keygen_s)
+        by = MakerStart(worker.shard, maker, self.makers[worker.shard, maker].restarts)
+        self._floor.made(by, order, spec, pairs, keygen_s)
         self.makers[worker.shard, maker].pairs += len(pairs)
 
     def _on_unsound(self, worker: Worker, maker: int, order: int, spec: str, count: int, reason: str) -> None:

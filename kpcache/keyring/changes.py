@@ -29,7 +29,7 @@ from kpcache.errors import (
     ValidationException,
 )
 from kpcache.keyring import clock, crypto, names
-from kpcache.keyring.document import MAX_TAGS, Document, KeyRecord, Material
+from kpcache.keyring.document import MAX_TAGS, TAG_KEY_BYTES, Document, KeyRecord, Material
 
 Urandom = Callable[[int], bytes]
 
@@ -54,7 +54,8 @@ def find(document: Document, key_id: str) -> KeyRecord:
 def first(alias: str, now: float, urandom: Urandom) -> Document:
     """A new keyring of one key with this alias. ``now`` is in Unix seconds."""
     record = _new_key("Made at the first start", {}, now, urandom)
-    return Document((record,), {alias: record.key_id}, revision=1, exported_revision=0)
+    content = Document((record,), {alias: record.key_id}, revision=1, exported_revision=0)
+    return with_tag_key(content, urandom)
 
 
 def create_key(
@@ -191,6 +192,20 @@ def mark_exported(document: Document, revision: int) -> Document:
     if not 1 <= revision <= document.revision:
         raise ValidationException("Revision is not one that this keyring has had")
     return dataclasses.replace(document, exported_revision=max(revision, document.exported_revision))
+
+
+# --- what pairs are known again by
+
+
+def with_tag_key(document: Document, urandom: Urandom) -> Document:
+    """The document as it is if it has a tag key, else with a new one. It is never replaced: what was recorded
+    under it could not be compared any more."""
+    return document if document.tag_key else dataclasses.replace(document, tag_key=urandom(TAG_KEY_BYTES))
+
+
+def with_ledger(document: Document, ledger_id: str) -> Document:
+    """This ledger is the one in use."""
+    return dataclasses.replace(document, ledger_id=ledger_id)
 
 
 # --- parts

@@ -1,6 +1,6 @@
 """What the keyring file says: keys, their materials, aliases; between records and bytes, without files.
 
-The file is one JSON object: ``format`` "kpcache keyring", ``version`` 2, ``content``, and ``checksum``,
+The file is one JSON object: ``format`` "kpcache keyring", ``version`` 3, ``content``, and ``checksum``,
 the SHA-256 in hex of the content as JSON with sorted keys, no spaces, ASCII only. The checksum finds
 damage; it does not keep out someone who can write the file. Content:
 
@@ -11,8 +11,12 @@ damage; it does not keep out someone who can write the file. Content:
 - ``aliases``: an object from ``alias/NAME`` to the id of a key.
 - ``revision``: 1 for a new keyring, one more with every change of what is above. ``exported_revision``:
   the revision of the last export that is known to be on a disk; 0 if there was none.
+- ``tag_key``: 32 bytes, base64; what pairs are known again by, and used for nothing else. ``ledger_id``: the
+  ledger that was last used with it, 32 hex digits. Both are empty until there is one, and are no change that
+  counts: no blob needs them.
 
-Version 1, which had no tags and no revisions, is read as one that was never exported.
+Version 1, which had no tags and no revisions, is read as one that was never exported; versions 1 and 2 had
+neither tag key nor ledger.
 
 Fields that are not known are refused: the next write would lose them. A change that an older kpcache
 must not touch raises the version.
@@ -22,14 +26,16 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from kpcache.keyring import crypto, names
 
 FORMAT: Final = "kpcache keyring"
-VERSION: Final = 2
+VERSION: Final = 3
+TAG_KEY_BYTES: Final = 32
 MAX_TAGS: Final = 50  # of one key (KMS, TagResource)
 STATES: Final = frozenset({"Enabled", "Disabled", "PendingDeletion"})
 # KMS's own bounds, which hold for all that came in by a request; a file made by hand must not hold what no
@@ -40,6 +46,7 @@ _MAX_TIME_S: Final = 253402300799.0  # the end of the year 9999, the last that a
 _MAX_REVISION: Final = 2**53  # whole in every reader of JSON
 # What a keyring begins with must leave it more changes than anyone can make.
 MAX_IMPORTED_REVISION: Final = 2**52
+_CONTENT_FIELDS: Final = {"keys", "aliases", "revision", "exported_revision", "tag_key", "ledger_id"}
 _KEY_FIELDS: Final = {"key_id", "state", "created_s", "deletion_s", "description", "tags", "materials"}
 T = TypeVar("T")
 
@@ -82,6 +89,8 @@ class Document:
     aliases: Mapping[str, str]
     revision: int
     exported_revision: int
+    tag_key: bytes = field(default=b"", repr=False)
+    ledger_id: str = ""
 
 
 def encode(document: Document) -> bytes:
@@ -91,6 +100,8 @@ def encode(document: Document) -> bytes:
         "aliases": dict(document.aliases),
         "revision": document.revision,
         "exported_revision": document.exported_revision,
+        "tag_key": base64.b64encode(document.tag_key).decode("ascii"),
+        "ledger_id": document.ledger_id,
     }
     file = {"format": FORMAT, "version": VERSION, "checksum": _checksum(content), "content": content}
     return json.dumps(file, indent=1).encode("ascii") + b"\n"
@@ -111,7 +122,9 @@ def decode(data: bytes) -> Document:
     content = _field(file, "content", dict, "")
     if _field(file, "checksum", str, "") != _checksum(content):
         raise DocumentError("its checksum does not match: it is damaged, or was edited by hand")
-    return _document(_from_version_1(content) if version == 1 else content)
+    if version == 1:
+        content = _from_version_1(content)
+    return _document(_from_version_2(content) if version <= 2 else content)
 
 
 def require_version(file: Mapping[str, Any], newest: int) -> int:
@@ -135,8 +148,13 @@ def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "keys": keys, "revision": 1, "exported_revision": 0}
 
 
+def _from_version_2(content: dict[str, Any]) -> dict[str, Any]:
+    _only(content, _CONTENT_FIELDS - {"tag_key", "ledger_id"}, "content")
+    return {**content, "tag_key": "", "ledger_id": ""}
+
+
 def _document(content: dict[str, Any]) -> Document:
-    _only(content, {"keys", "aliases", "revision", "exported_revision"}, "content")
+    _only(content, _CONTENT_FIELDS, "content")
     records = _field(content, "keys", list, "content")
     keys = tuple(_key_from_json(item, f"content.keys[{index}]") for index, item in enumerate(records))
     aliases = _strings(content, "aliases", "content")
@@ -151,7 +169,21 @@ def _document(content: dict[str, Any]) -> Document:
     exported = _field(content, "exported_revision", int, "content")
     if not (0 <= exported <= revision and 1 <= revision <= _MAX_REVISION):
         raise DocumentError("content.revision and content.exported_revision do not fit")
-    return Document(keys, aliases, revision, exported)
+    ledger_id = _field(content, "ledger_id", str, "content")
+    if ledger_id and not re.fullmatch("[0-9a-f]{32}", ledger_id):
+        raise DocumentError("content.ledger_id is not of 32 hex digits")
+    return Document(keys, aliases, revision, exported, _tag_key(content), ledger_id)
+
+
+def _tag_key(content: dict[str, Any]) -> bytes:
+    text = _field(content, "tag_key", str, "content")
+    try:
+        tag_key = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise DocumentError("content.tag_key is not base64") from None
+    if len(tag_key) not in (0, TAG_KEY_BYTES):
+        raise DocumentError(f"content.tag_key does not have {TAG_KEY_BYTES} bytes")
+    return tag_key
 
 
 def _checksum(content: dict[str, Any]) -> str:

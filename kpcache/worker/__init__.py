@@ -23,9 +23,9 @@ What is said over the pipes, as frames of ``core/pipe``; ``maker`` is a maker's 
   ``["verdict", [serial, ...], [serial, ...]]``, recorded and refused; ``["draw", draw, spec, count]``;
   ``["burn", spec, count]``, the oldest held.
 - shard to daemon: ``["ready"]``; ``["maker", maker, "up" | "lost", pid, reason]``, a lost maker's order being
-  void; ``["made", maker, order, spec, [[serial, [tag, ...]], ...], keygen_s]``; ``["unsound", maker, order,
-  spec, count, reason]``; ``["done", maker, order]``; ``["batch", draw, sequence, spec, [[serial, generation,
-  private, public, digest], ...]]``, as many pairs as were held and at most those asked for.
+  void; ``["made", maker, order, spec, [[serial, [tag, ...], public], ...], keygen_s]``; ``["unsound", maker,
+  order, spec, count, reason]``; ``["done", maker, order]``; ``["batch", draw, sequence, spec, [[serial,
+  generation, private, public, digest], ...]]``, as many pairs as were held and at most those asked for.
 - shard to maker: ``["init", tag_key, scheduling, generation]`` first, once; ``["make", order, spec, count]``.
 - maker to shard: ``["ready"]``; ``["made", order, spec, [[generation, private, public, digest, [tag, ...]],
   ...], keygen_s]``; ``["unsound", order, spec, count, reason]``; ``["done", order]``.

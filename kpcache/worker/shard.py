@@ -176,7 +176,7 @@ class Shard:
         match message:
             case ["made", order, str(spec), list(pairs), float(keygen_s)] if all(map(_is_pair, pairs)):
                 if maker.account(order, spec, len(pairs)):
-                    kept = [[self._holding.add(spec, *pair[:4]), pair[4]] for pair in pairs]
+                    kept = [[self._holding.add(spec, *pair[:4]), pair[4], pair[2]] for pair in pairs]
                     self._tell("made", maker.number, order, spec, kept, keygen_s)
             case ["unsound", order, str(spec), int(count), str(reason)]:
                 if maker.account(order, spec, count):

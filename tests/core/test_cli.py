@@ -24,7 +24,7 @@ from kpcache.cli.output import (
     positive_seconds,
 )
 from kpcache.cli.reporters import LiveReporter, PlainReporter
-from kpcache.cli.tables import console_for, duration, keyring_line, status_view
+from kpcache.cli.tables import alarm_lines, console_for, duration, keyring_line, ledger_line, status_view
 from kpcache.cli.wait import level, missing_for, wait_for
 from kpcache.errors import (
     DaemonUnreachableError,
@@ -50,6 +50,7 @@ def status(**held: int) -> Status:
         "ready_level": "low_water", "full": min(held.values(), default=8) >= 8,
         "issuing": True, "clone_guard": "none", "draining": False, "uptime_s": 61.0, "pools": pools,
         "connections": 3,
+        "ledger": dict(LEDGER), "alarm": None,
         "keyring": {"default_alias": "alias/kpcache", "keys": 1, "revision": 4, "exported_revision": 2,
                     "unexported_changes": 2, "sealed": "file", "fault": "", "default_key_state": "Enabled"},
         "workers": [{"role": "maker", "shard": 0, "maker": 1, "pid": None, "state": "backoff", "restarts": 2,
@@ -285,6 +286,33 @@ def test_the_tables_show_pools_and_workers_and_obey_no_escape() -> None:
     assert "RSA_4096" in text
     assert r"exit 3: \x1b[31mno\nluck [bold]" in text
     assert "\x1b" not in text
+
+
+LEDGER = {
+    "id": "ab", "tags": 3, "bytes": 1 << 20, "available": True, "fault": "", "rolled_back": "", "waiting": 0,
+}  # fmt: skip
+
+
+def test_the_ledger_line_says_what_is_wrong_with_it() -> None:
+    assert ledger_line(LEDGER).plain == "ledger: 3 tags, 1.0 MiB"
+    full = ledger_line({**LEDGER, "available": False, "fault": "/s/ledger.db: database or disk is full\x1b"})
+    assert full.plain == r"ledger: UNAVAILABLE, no new pairs: /s/ledger.db: database or disk is full\x1b"
+    assert full.style == "red"
+    back = ledger_line({**LEDGER, "rolled_back": "it has 3 tags, and had 5"})
+    assert (
+        "ROLLED BACK: it has 3 tags, and had 5; if you know why, run kpcache ledger acknowledge" in back.plain
+    )
+    assert back.spans[0].style == "red"
+
+
+def test_the_alarm_is_told_in_red_and_leads_to_its_evidence() -> None:
+    assert alarm_lines(None) == []
+    [line] = alarm_lines({"since_s": 0.0, "spec": "RSA_2048", "duplicates": 1, "durable": True})
+    assert line.plain.startswith(
+        "ALARM since 1970-01-01 00:00 UTC: 1 duplicate among fresh pairs, the first of RSA_2048"
+    )
+    assert "kpcache clear-alarm --show" in line.plain
+    assert "red" in str(line.style)
 
 
 def test_the_keyring_line_says_what_is_sealed_and_what_is_exported() -> None:

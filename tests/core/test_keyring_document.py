@@ -1,6 +1,7 @@
 """The keyring file's bytes: what is read back, and what is refused, without ever showing a secret."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import math
@@ -37,7 +38,9 @@ def documents(draw: st.DrawFn) -> Document:
     names = draw(st.lists(st.from_regex(r"alias/[a-z]{1,5}", fullmatch=True), unique=True, max_size=4))
     aliases = {name: draw(st.sampled_from(keys)).key_id for name in names}
     revision = draw(st.integers(1, 99))
-    return Document(tuple(keys), aliases, revision, draw(st.integers(0, revision)))
+    tag_key = draw(st.sampled_from([b"", bytes(range(32))]))
+    ledger_id = draw(st.sampled_from(["", "0123456789abcdef" * 2]))
+    return Document(tuple(keys), aliases, revision, draw(st.integers(0, revision)), tag_key, ledger_id)
 
 
 RECORD = record()
@@ -101,11 +104,11 @@ def test_a_part_of_a_file_is_refused(size: int) -> None:
         (b"[]", "it is not a kpcache keyring"),
         (b'{"format": "another"}', "it is not a kpcache keyring"),
         (
-            GOOD.replace(b'"version": 2', b'"version": 3'),
-            "a later kpcache wrote it, in version 3; this",
+            GOOD.replace(b'"version": 3', b'"version": 4'),
+            "a later kpcache wrote it, in version 4; this",
         ),
-        (GOOD.replace(b'"version": 2', b'"version": true'), "version is no whole number above 0"),
-        (GOOD.replace(b'"version": 2', b'"version": 0'), "version is no whole number above 0"),
+        (GOOD.replace(b'"version": 3', b'"version": true'), "version is no whole number above 0"),
+        (GOOD.replace(b'"version": 3', b'"version": 0'), "version is no whole number above 0"),
         (GOOD.replace(b'"checksum"', b'"check"'), "checksum is not of type str"),
         (GOOD.replace(b'"content"', b'"contents"'), "content is not of type dict"),
         (changed(lambda content: content["aliases"].clear(), seal=False), "its checksum does not match"),
@@ -140,6 +143,10 @@ def _material(content: dict[str, Any]) -> Any:
         (lambda content: content.update(revision=0), "content.exported_revision do not fit"),
         (lambda content: content.update(exported_revision=2), "content.exported_revision do not fit"),
         (lambda content: content.update(exported_revision=-1), "content.exported_revision do not fit"),
+        (lambda content: content.update(tag_key=None), "content.tag_key is not of type str"),
+        (lambda content: content.update(tag_key="*"), "content.tag_key is not base64"),
+        (lambda content: content.update(tag_key="AAAA"), "content.tag_key does not have 32 bytes"),
+        (lambda content: content.update(ledger_id="../x"), "content.ledger_id is not of 32 hex digits"),
         (lambda content: content["keys"].append(_key(content)), "names a key twice"),
         (lambda content: content["keys"].append(7), "keys[1] does not have exactly the fields"),
         (lambda content: _key(content).update(policy=""), "keys[0] does not have exactly the fields"),
@@ -186,9 +193,25 @@ def test_a_secret_moved_to_another_key_is_found() -> None:
     assert "is not the one of this secret under this key" in refusal(moved)
 
 
+def test_a_file_of_version_2_is_read_as_one_that_has_no_tag_key_yet() -> None:
+    content = document_of(RECORD)
+    file = json.loads(document.encode(dataclasses.replace(content, revision=7, exported_revision=3)))
+    del file["content"]["tag_key"], file["content"]["ledger_id"]
+    file["version"] = 2
+    canonical = json.dumps(file["content"], sort_keys=True, separators=(",", ":"))
+    file["checksum"] = hashlib.sha256(canonical.encode()).hexdigest()
+    found = document.decode(json.dumps(file).encode())
+    assert (found.revision, found.exported_revision, found.tag_key, found.ledger_id) == (7, 3, b"", "")
+    assert found.keys == content.keys
+
+
+def test_the_tag_key_is_not_shown() -> None:
+    assert "7777" not in repr(dataclasses.replace(document_of(RECORD), tag_key=b"7" * 32))
+
+
 def test_a_file_of_version_1_is_read_as_one_that_was_never_exported() -> None:
     file = json.loads(GOOD)
-    for name in ("revision", "exported_revision"):
+    for name in ("revision", "exported_revision", "tag_key", "ledger_id"):
         del file["content"][name]
     del file["content"]["keys"][0]["tags"]
     file["version"] = 1

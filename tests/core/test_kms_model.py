@@ -124,7 +124,7 @@ def ask(method: str, data: dict[str, Any], *, issuing: bool = True) -> dict[str,
     """The daemon's answer, given a pool that is not dry."""
     shards = FakeShards(clock=lambda: 0.0)
     shards.fill(1)
-    dispatcher = Dispatcher(shards.stock, RING, Limits(), Gate(issuing=issuing), dict)
+    dispatcher = Dispatcher(shards.stock, RING, Limits(), Gate(alarm=not issuing), dict)
     work = dispatcher.begin(Request(1, method, dict(data), None))
     if not isinstance(work, PairOrder):
         return work

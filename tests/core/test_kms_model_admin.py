@@ -14,12 +14,14 @@ from kpcache.core.limits import Limits
 from kpcache.core.wire import Request
 from kpcache.daemon.admin_changes import CHANGES, Setting
 from kpcache.daemon.administrator import Administrator, Caller
+from kpcache.daemon.alarm import Incidents
 from kpcache.daemon.dispatcher import Dispatcher, Gate
 from kpcache.errors import KpcacheError, ValidationException
 from kpcache.keyring import Keyring
 from kpcache.keyring.document import Document
 from kpcache.keyring.vault import Vault
 from tests import kms_model
+from tests.administration import FakeIncidents
 from tests.fakes import FakeShards
 from tests.keyrings import record
 
@@ -81,6 +83,7 @@ KEYS = {
     "alias/off": record(state="Disabled"),
     "alias/dying": record(state="PendingDeletion", deletion_s=9e9),
 }
+INCIDENTS = cast(Incidents, FakeIncidents())
 CONTENT = Document(tuple(KEYS.values()), {alias: key.key_id for alias, key in KEYS.items()}, 1, 0)
 
 
@@ -88,7 +91,7 @@ def ask(method: str, data: dict[str, Any]) -> dict[str, Any]:
     """The answer, as the administrator begins it; a change is made of the content, and not written."""
     ring = Keyring(CONTENT)
     dispatcher = Dispatcher(FakeShards(clock=lambda: 0.0).stock, ring, Limits(), Gate(), dict)
-    administrator = Administrator(dispatcher, Gate(), cast(Vault, None), ring, DEFAULT, Limits())
+    administrator = Administrator(dispatcher, Gate(), cast(Vault, None), ring, DEFAULT, Limits(), INCIDENTS)
     name = f"kpcache.{method}"
     work = administrator.begin(Caller(0, 1), Request(1, name, dict(data), None))
     if isinstance(work, dict):

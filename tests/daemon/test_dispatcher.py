@@ -198,7 +198,7 @@ async def test_when_nothing_is_issued_any_more_every_pair_is_refused_and_burnt_i
     order = begin(bench, PAIR_METHODS[0], GOOD)
     pair = bench.dispatcher.take(order, WHO)
     assert pair is not None
-    bench.gate.issuing = False  # the alarm, between taking and answering
+    bench.gate.alarm = True  # the alarm, between taking and answering
     with pytest.raises(KpcacheError) as caught:
         bench.dispatcher.build(order, pair)
     again = refusal(bench, PAIR_METHODS[1], GOOD)

@@ -14,9 +14,10 @@ from kpcache.core.manners import LOOK_INTERVAL_S
 from kpcache.core.specs import SPECS
 from kpcache.daemon.brakes import Brakes
 from kpcache.daemon.floor import Floor
+from kpcache.daemon.ledger_batch import MakerStart
 from kpcache.daemon.planner import Planner
 from kpcache.daemon.pools import PoolPlan
-from tests.fakes import FakeShards, book_is_balanced, mock_clock
+from tests.fakes import FakeLedger, FakeShards, book_is_balanced, made_rows, mock_clock
 
 SMALL, QUICK, LARGE = "RSA_2048", "ECC_NIST_P256", "RSA_4096"
 ALICE = Identity(1)
@@ -31,11 +32,11 @@ class Works:
 
     def __init__(self, pools: dict[str, PoolPlan], makers: int, brakes: Brakes) -> None:
         self.shards = FakeShards(pools)
-        self.alarms: list[str] = []
+        self.ledger = FakeLedger()
         self.orders: list[tuple[float, str, int]] = []  # when, of what, how many
         self.stopped: set[int] = set()
         planner = Planner(self.shards.stock.pools, makers)
-        self.floor = Floor(self.shards.stock, planner, brakes, self._send, self.alarms.append)
+        self.floor = Floor(self.shards.stock, planner, brakes, self._send, self.ledger)
         self._tags = itertools.count()
         self._channels = [trio.open_memory_channel[list[Any]](2) for _ in range(makers)]
 
@@ -51,8 +52,8 @@ class Works:
         async for _, _, number, spec, count in self._channels[maker][1]:
             for _ in range(count):
                 await trio.sleep(SPECS[spec].keygen_cost_s)
-                pairs = [[next(self._tags), [b"%016d" % next(self._tags)]]]
-                self.floor.made(0, maker, number, spec, pairs, SPECS[spec].keygen_cost_s)
+                pairs = made_rows(spec, self._tags)
+                self.floor.made(MakerStart(0, maker, 0), number, spec, pairs, SPECS[spec].keygen_cost_s)
                 while self.shards.draws:
                     self.shards.deliver()
             self.floor.done(0, maker, number)
@@ -81,7 +82,7 @@ async def works(
             nursery.start_soon(it.make, maker)
         yield it
         nursery.cancel_scope.cancel()
-    assert not it.alarms
+    assert not it.ledger.duplicates
     assert book_is_balanced(it.shards.stock)
 
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from kpcache.core.fair_queue import Identity
 from kpcache.daemon.brakes import Brakes
 from kpcache.daemon.floor import Floor
+from kpcache.daemon.ledger_batch import MakerStart
 from kpcache.daemon.planner import Planner
 from kpcache.daemon.pools import PoolPlan, Waiter
-from tests.fakes import FakeShards, book_is_balanced, mock_clock
+from tests.fakes import FakeLedger, FakeShards, book_is_balanced, made_rows, mock_clock
 
 POOLS = {"RSA_2048": PoolPlan(6, 2), "RSA_4096": PoolPlan(2, 1), "ECC_NIST_P256": PoolPlan(0, 0)}
 MAKERS = [(0, 0), (0, 1), (1, 0)]
@@ -28,6 +29,7 @@ steps = st.lists(
         st.tuples(st.just("work"), st.sampled_from(MAKERS)),
         st.tuples(st.just("ask"), st.tuples(SPECS, st.integers(1, 3), st.integers(0, 2))),
         st.tuples(st.just("leave"), st.integers(0, 5)),
+        st.tuples(st.just("slow"), st.booleans()),
     ),
     max_size=60,
 )
@@ -43,11 +45,9 @@ class Story:
         self.waiting: list[Waiter] = []
         planner = Planner(self.stock.pools, len(MAKERS))
         brakes = Brakes(100, 2, len(MAKERS), None)
-        self.floor = Floor(self.stock, planner, brakes, self._send, self._alarm)
+        self.ledger = FakeLedger()
+        self.floor = Floor(self.stock, planner, brakes, self._send, self.ledger)
         self._numbers = itertools.count()
-
-    def _alarm(self, spec: str) -> None:
-        raise AssertionError(f"no {spec} came twice")
 
     def _send(self, shard: int, message: list[Any]) -> None:
         if message[0] != "make":
@@ -84,13 +84,19 @@ class Story:
         order = self.alive[key][0]
         number, spec, _ = order
         order[2] -= 1
-        pair = [[next(self._numbers), [b"%016d" % next(self._numbers)]]]
-        self.floor.made(*key, number, spec, pair, 0.01)
+        self.floor.made(MakerStart(*key, 0), number, spec, made_rows(spec, self._numbers), 0.01)
         while self.shards.draws:
             self.shards.deliver()
         if not order[2]:
             self.alive[key].popleft()
             self.floor.done(*key, number)
+
+    def slow(self, is_slow: bool) -> None:
+        """The ledger's disk hangs, or no longer; what it has recorded by then is settled."""
+        self.ledger.is_slow = is_slow
+        self.ledger.commit()
+        while self.shards.draws:
+            self.shards.deliver()
 
     def ask(self, spec: str, uid: int, cgroup: int) -> None:
         who = Identity(uid, cgroup)
@@ -110,6 +116,7 @@ class Story:
 
     def finish(self) -> None:
         """All makers are there and work until nothing is left to do: then nobody waits."""
+        self.slow(False)
         for key in MAKERS:
             self.up(key)
         for _ in range(1000):
@@ -142,6 +149,8 @@ def test_orders_are_sound_and_nobody_is_forgotten(story: list[tuple[str, Any]]) 
                     it.work(what)
                 case "ask":
                     it.ask(*what)
+                case "slow":
+                    it.slow(what)
                 case _:
                     it.leave(what)
             await trio.sleep(0.03)

@@ -3,34 +3,35 @@
 from types import SimpleNamespace
 from typing import cast
 
+from kpcache.daemon.alarm import Alarm
 from kpcache.daemon.dispatcher import Gate
 from kpcache.daemon.floor import Floor
+from kpcache.daemon.ledger import Ledger
 from kpcache.daemon.pools import PoolPlan
 from kpcache.daemon.status import StatusMaker
 from kpcache.daemon.supervisor import Supervisor
-from kpcache.daemon.tags import TagBooks
 from tests.fakes import SPEC, FakeShards, mock_clock
 
 
 @mock_clock
-async def test_it_shows_the_pools_the_clients_and_the_tags() -> None:
-    shards, gate, tags = FakeShards({SPEC: PoolPlan(8, 2)}), Gate(), TagBooks()
+async def test_it_shows_the_pools_the_clients_the_ledger_and_the_alarm() -> None:
+    shards, gate = FakeShards({SPEC: PoolPlan(8, 2)}), Gate()
+    ledger = cast(Ledger, SimpleNamespace(status=lambda: {"tags": 5}))
+    alarm = cast(Alarm, SimpleNamespace(status=lambda: None))
     manners = {"makers": 2, "allowed": 1, "holding_back": True}
-    floor = cast(Floor, SimpleNamespace(tags=tags, manners=manners))
+    floor = cast(Floor, SimpleNamespace(manners=manners))
     supervisor = cast(Supervisor, SimpleNamespace(workers=[]))
-    maker = StatusMaker(shards.stock, supervisor, gate, floor, dict, "full")
+    maker = StatusMaker(shards.stock, supervisor, gate, floor, ledger, alarm, dict, "full")
     maker.watch_clients(lambda: 3, lambda: {"cut": 2, "notifications": 5})
     before = maker.status()
     assert (before["ready"], before["full"], before["draining"]) == (False, False, False)
     shards.fill(8)
-    tags.record(SPEC, [bytes(16)])
     gate.draining = True
     status = maker.status()
     assert (status["ready"], status["full"], status["draining"]) == (True, True, True)
     assert status["pools"][SPEC]["ready"] + status["pools"][SPEC]["held"] == 8
     assert (status["connections"], status["clients"]) == (3, {"cut": 2, "notifications": 5})
     assert status["refill"] == manners
-    assert status["tags"] == {
-        "rsa": {"known": 0, "forgotten": 0},
-        "other": {"known": 1, "forgotten": 0},
-    }
+    assert (status["ledger"], status["alarm"], status["issuing"]) == ({"tags": 5}, None, True)
+    gate.ledger_down = True
+    assert not maker.status()["issuing"]

@@ -24,7 +24,7 @@ from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import START_TIMEOUT_S, Supervisor
 from kpcache.daemon.watch import WATCH_INTERVAL_S
 from kpcache.worker import RESTARTED
-from tests.fakes import SPEC, WHO, batch_rows, book_is_balanced, fake_pair, mock_clock
+from tests.fakes import SPEC, WHO, FakeLedger, batch_rows, book_is_balanced, fake_pair, mock_clock
 
 # What the pipe takes for a shard's fault; anything else would be raised through the whole daemon.
 FAULTS = (ShardFaultError, IllegalMoveError, ValueError, TypeError, LookupError)
@@ -76,7 +76,7 @@ class House:
     floor: Floor
     links: dict[int, FakeLink]  # the last one of each shard
     starts: list[float]
-    alarms: list[str]
+    ledger: FakeLedger
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -94,7 +94,8 @@ class House:
         """The maker fulfils its last order and reports it done; returns how many pairs it made."""
         maker, order, spec, count = link.told("make")[-1]
         rows = [
-            [n, tags or [hashlib.blake2b(b"%d" % next(self.numbers)).digest()[:16]]] for n in range(count)
+            [n, tags or [hashlib.blake2b(b"%d" % next(self.numbers)).digest()[:16]], b"public"]
+            for n in range(count)
         ]
         link.say("made", maker, order, spec, rows, 0.0002 * count)
         link.say("done", maker, order)
@@ -114,8 +115,8 @@ async def house(
         return links[shard]
 
     monkeypatch.setattr(supervisor_module, "ShardLink", make_link)
-    supervisor = Supervisor(placement or [1], "idle", generation=0)
-    alarms: list[str] = []
+    supervisor = Supervisor(placement or [1], "idle", generation=0, tag_key=TAG_KEY)
+    ledger = FakeLedger()
     floor: Floor
     stock = Stock(
         {SPEC: PoolPlan(target, 2)},
@@ -125,16 +126,17 @@ async def house(
         lambda spec, ahead: floor.forecast(spec, ahead),
     )
     makers = sum(placement or [1])
-    floor = Floor(
-        stock, Planner(stock.pools, makers), Brakes(100, 1, makers, None), supervisor.send, alarms.append
-    )
+    floor = Floor(stock, Planner(stock.pools, makers), Brakes(100, 1, makers, None), supervisor.send, ledger)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervisor.run, stock, floor)
         nursery.start_soon(floor.run)
         await trio.testing.wait_all_tasks_blocked()
-        yield House(supervisor, stock, floor, links, starts, alarms)
+        yield House(supervisor, stock, floor, links, starts, ledger)
         nursery.cancel_scope.cancel()
     assert book_is_balanced(stock)
+
+
+TAG_KEY = bytes(range(32))
 
 
 def answer_draw(link: FakeLink, sequence: int, change: int = 0) -> None:
@@ -150,8 +152,8 @@ def answer_draw(link: FakeLink, sequence: int, change: int = 0) -> None:
 async def test_a_pair_goes_from_an_order_to_the_ready_set(monkeypatch: pytest.MonkeyPatch) -> None:
     async with house(monkeypatch) as it:
         link = it.links[0]
-        assert link.told("init")[0][0] | {"tag_key": b""} == {
-            "shard": 0, "version": __version__, "scheduling": "idle", "generation": 0, "tag_key": b"",
+        assert link.told("init")[0][0] == {
+            "shard": 0, "version": __version__, "scheduling": "idle", "generation": 0, "tag_key": TAG_KEY,
         }  # fmt: skip
         assert link.told("make") == []  # nothing is ordered of a maker that is not up
         it.shard_up()
@@ -168,23 +170,89 @@ async def test_a_pair_goes_from_an_order_to_the_ready_set(monkeypatch: pytest.Mo
 
 
 @mock_clock
-async def test_a_duplicate_is_refused_raises_the_alarm_and_stops_all_orders_when_told(
+async def test_a_duplicate_is_refused_and_all_orders_stop_when_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with house(monkeypatch, target=100) as it:
         link = it.shard_up()
         it.make(link)
-        assert it.alarms == []
+        assert it.ledger.duplicates == []
         known = b"k" * 16
-        link.say("made", *link.told("make")[-1][:3], [[50, [known]], [51, [known]]], 0.1)
+        link.say("made", *link.told("make")[-1][:3], [[50, [known], b"1"], [51, [known], b"2"]], 0.1)
         assert link.told("verdict")[-1] == [[50], [51]]
-        assert it.alarms == [SPEC]
+        assert it.ledger.duplicates == [SPEC]
         assert it.book.discarded == {"duplicate": 1}
         it.floor.stop()
         orders = len(link.told("make"))
         it.floor.plan()
         await trio.sleep(5)
         assert len(link.told("make")) == orders
+        it.floor.resume()
+        await trio.sleep(5)
+        assert len(link.told("make")) > orders
+
+
+@mock_clock
+async def test_a_pair_is_held_only_when_it_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(monkeypatch) as it:
+        it.ledger.is_slow = True
+        link = it.shard_up()
+        assert it.make(link) == 8
+        await trio.sleep(5)
+        assert (it.book.held, it.book.in_hand, link.told("verdict")) == (0, 8, [])
+        assert len(link.told("make")) == 1  # what waits is not made again
+        it.ledger.commit()
+        assert (it.book.held, link.told("verdict")) == (8, [[list(range(8)), []]])
+
+
+@mock_clock
+async def test_what_a_lost_shard_had_unrecorded_is_lost_with_it_and_never_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its successor numbers its pairs anew: the late verdict would be taken for one on these."""
+    async with house(monkeypatch) as it:
+        it.ledger.is_slow = True
+        it.make(it.shard_up())
+        it.links[0].die()
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.book.discarded == {"worker_lost": 8}
+        link = it.shard_up()
+        it.make(link)
+        assert len(it.ledger.waiting) == 2
+        late, _ = it.ledger.waiting
+        late.settle(late, frozenset())
+        assert (it.book.held, link.told("verdict")) == (0, [])
+        del it.ledger.waiting[0]
+        it.ledger.commit()
+        assert it.book.held == 8
+
+
+@mock_clock
+async def test_nothing_is_ordered_while_the_ledger_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(monkeypatch) as it:
+        it.ledger.accepts = False
+        link = it.shard_up()
+        it.floor.wanted.set()
+        await trio.sleep(5)
+        assert link.told("make") == []
+        it.ledger.accepts = True
+        it.floor.wanted.set()
+        await trio.sleep(1)
+        assert it.make(link) == 8
+
+
+@mock_clock
+async def test_all_shards_are_replaced_when_nothing_that_they_hold_may_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house(monkeypatch, [1, 1], target=200) as it:
+        links = [it.shard_up(shard) for shard in (0, 1)]
+        for link in links:
+            it.make(link)
+        it.supervisor.replace_shards("the alarm was raised")
+        await trio.testing.wait_all_tasks_blocked()
+        assert all(it.links[shard] is not links[shard] for shard in (0, 1))
+        assert (it.book.held, it.book.available) == (0, 0)
 
 
 @mock_clock
@@ -232,6 +300,7 @@ async def test_a_batch_of_another_size_ends_the_shard(monkeypatch: pytest.Monkey
         assert (it.book.ready, it.book.discarded) == (0, {"worker_lost": 8})
 
 
+T = b"t" * 16
 ROW = [1, 0, b"private", b"public", b"digest"]
 LIES: list[list[Any]] = [
     ["what"],
@@ -241,15 +310,22 @@ LIES: list[list[Any]] = [
     ["maker", 0, "lost", 1, [1]],
     ["maker", 0, "gone", 1, ""],
     ["maker", [], "up", 1, ""],
-    ["made", 0, 999, SPEC, [[1, [b"t" * 16]]], 0.1],
-    ["made", 0, 1, "RSA_2048", [[1, [b"t" * 16]]], 0.1],
+    ["made", 0, 999, SPEC, [[1, [T], b"p"]], 0.1],
+    ["made", 0, 1, "RSA_2048", [[1, [T], b"p"]], 0.1],
     ["made", 0, 1, SPEC, [], 0.1],
-    ["made", 0, 1, SPEC, [[n, [b"%016d" % n]] for n in range(9)], 0.1],
-    ["made", 0, 1, SPEC, [[1, [["unhashable"]]]], 0.1],
+    ["made", 0, 1, SPEC, [[n, [b"%016d" % n], b"p"] for n in range(9)], 0.1],
+    ["made", 0, 1, SPEC, [[1, [["unhashable"]], b"p"]], 0.1],
+    ["made", 0, 1, SPEC, [[1, [T[1:]], b"p"]], 0.1],
+    ["made", 0, 1, SPEC, [[1, [T, T], b"p"]], 0.1],
+    ["made", 0, 1, SPEC, [[1, [], b"p"]], 0.1],
+    ["made", 0, 1, SPEC, [[1, [T], b""]], 0.1],
+    ["made", 0, 1, SPEC, [[1, [T], "p"]], 0.1],
+    ["made", 0, 1, SPEC, [[None, [T], b"p"]], 0.1],
+    ["made", 0, 1, SPEC, [[1, [T]]], 0.1],
     ["made", 0, 1, SPEC, [[1]], 0.1],
-    ["made", 0, 1, SPEC, [[1, [b"t" * 16]]], "long"],
-    ["made", 0, 1, SPEC, [[1, [b"t" * 16]]], float("nan")],
-    ["made", 0, 1, SPEC, [[1, [b"t" * 16]]], float("inf")],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], "long"],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], float("nan")],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], float("inf")],
     ["unsound", 0, 1, SPEC, 9, "reason"],
     ["unsound", 0, 1, SPEC, -1, "reason"],
     ["unsound", 0, 1, SPEC, 1, [1]],
@@ -466,7 +542,7 @@ async def test_a_maker_has_its_next_order_before_it_is_done_and_never_a_third(
         await trio.sleep(1)
         assert len(link.told("make")) == 3
         maker, order, spec, count = link.told("make")[1]
-        link.say("made", maker, order, spec, [[n, [bytes([n]) * 16]] for n in range(count)], 0.01)
+        link.say("made", maker, order, spec, [[n, [bytes([n]) * 16], b"p"] for n in range(count)], 0.01)
         link.say("done", maker, order)
         assert len(link.told("make")) == 3  # it has one to work on: the next comes with the next plan
         await trio.sleep(1)

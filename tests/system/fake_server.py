@@ -212,6 +212,11 @@ def status(held: int = 8, target: int = 8) -> Answer:
             {"role": "shard", "shard": 0, "maker": None, "pid": 7, "state": "up", "restarts": 0, "reason": ""}
         ],
         "connections": 1,
+        "ledger": {
+            "id": "ab", "tags": 3, "bytes": 4096, "available": True, "fault": "", "rolled_back": "",
+            "waiting": 0,
+        },
+        "alarm": None,
         "keyring": {
             "default_alias": "alias/kpcache", "default_key_arn": KEY_ARN, "keys": 1, "revision": 1,
             "exported_revision": 0, "unexported_changes": 1, "sealed": "file", "fault": "",

@@ -81,7 +81,7 @@ class ShardDriver:
         return int(pid)
 
     def make(self, spec: str, count: int, *, maker: int = 0, order: int = 1) -> list[list[Any]]:
-        """Order and receive pairs: ``[serial, tags]`` of each."""
+        """Order and receive pairs: ``[serial, tags, public]`` of each."""
         self.send("make", maker, order, spec, count)
         made: list[list[Any]] = []
         while len(made) < count:
@@ -94,7 +94,7 @@ class ShardDriver:
 
     def fill(self, spec: str, count: int) -> list[int]:
         """Make pairs and hold them; returns their serial numbers."""
-        serials = [serial for serial, _ in self.make(spec, count)]
+        serials = [serial for serial, *_ in self.make(spec, count)]
         self.send("verdict", serials, [])
         return serials
 

@@ -19,19 +19,20 @@ QUICK = "ECC_NIST_EDWARDS25519"
 def test_a_pair_goes_from_order_to_draw_as_it_was_checked(spec: str) -> None:
     with shard() as driver:
         driver.start_maker()
-        [[serial, pair_tags]] = driver.make(spec, 1)
+        [[serial, pair_tags, told]] = driver.make(spec, 1)
         driver.send("verdict", [serial], [])
         sequence, [[drawn, generation, private, public, digest]] = driver.draw(spec, 5)
         assert (sequence, drawn, generation) == (1, serial, 7)
         assert check(spec, private, public) == ""
         assert Pair(spec, generation, private, public, digest).is_intact()
         assert pair_tags == tags(spec, private, public, TAG_KEY)
+        assert told == public
 
 
 def test_only_recorded_pairs_are_drawn_and_none_twice() -> None:
     with shard() as driver:
         driver.start_maker()
-        serials = [serial for serial, _ in driver.make(QUICK, 60)]
+        serials = [serial for serial, *_ in driver.make(QUICK, 60)]
         assert driver.draw(QUICK, 100) == (1, [])
         driver.send("verdict", serials[10:], serials[:10])
         batches = [driver.draw(QUICK, 20) for _ in range(4)]

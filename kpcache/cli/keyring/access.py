@@ -59,7 +59,7 @@ class _Running:
         except (ConnectionLostError, DaemonUnreachableError) as lost:  # broke off, or took too long
             raise DaemonUnreachableError(
                 f"no answer from the daemon on {self._path} ({lost}): whether this was done is not known; "
-                "look with kpcache keyring list before you repeat it"
+                "look with kpcache keyring list or kpcache status before you repeat it"
             ) from lost
         if error is not None:
             raise from_wire(error)

@@ -1,0 +1,182 @@
+"""The ledger for the loop: pairs wait here until they are recorded durably, and only then may be held.
+
+One writer, in a thread. What has come in while a commit was under way goes into the next one, so that few
+commits serve many pairs and one pair is not kept waiting. A disk that hangs stops nothing but this queue,
+which is bounded: while it is long, or nothing can be recorded at all, ``accepts`` is false and no pair is
+ordered. A batch that failed is kept as it is and tried again until it is recorded, before any other.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+
+from kpcache.daemon.ledger_batch import Batch, Duplicate, Made
+from kpcache.daemon.ledger_file import LedgerFile, LedgerUnavailableError, Verdict
+from kpcache.daemon.notices import log, log_defect
+from kpcache.errors import ConfigError, KeyUnavailableException
+
+# A commit of so many takes some 5 ms; more at once would hardly be faster.
+MAX_BATCH_TAGS: Final = 512
+# No more pairs are ordered while so many wait. What is on order comes all the same.
+MAX_WAITING_PAIRS: Final = 4096
+# Between attempts after a failure.
+FIRST_RETRY_S: Final = 0.5
+LAST_RETRY_S: Final = 30.0
+
+
+class Ledger:
+    """``run`` records, and must be running. Everything else is synchronous but what an administrator does."""
+
+    def __init__(
+        self,
+        file: LedgerFile,
+        *,
+        fault: str,
+        alarm: Callable[[list[Duplicate], bool], None],
+        room: Callable[[], None],
+        availability: Callable[[bool], None],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """``fault`` is why the file is not open yet, empty if it is.
+
+        ``alarm`` is told of duplicates, and whether the alarm is durable: before the pairs of that batch are
+        settled. ``room`` is told that pairs are accepted again, ``availability`` of each change of
+        ``available``. ``now`` gives Unix seconds.
+        """
+        self.fault = fault
+        self._file = file
+        self._alarm = alarm
+        self._room = room
+        self._availability = availability
+        self._now = now
+        self._queue: deque[Made] = deque()
+        self._batch: Batch | None = None  # under way, or failed and to be tried again
+        self._waiting = 0  # pairs, of the batch and in the queue
+        self._wanted = trio.Event()
+        # One thread at a time has the file, and no other work of the daemon's keeps it from having one.
+        self._writer = trio.CapacityLimiter(1)
+
+    @property
+    def available(self) -> bool:
+        return not self.fault
+
+    @property
+    def accepts(self) -> bool:
+        """Whether pairs may be ordered: what is made can be recorded soon."""
+        return self.available and self._waiting < MAX_WAITING_PAIRS
+
+    def put(self, made: Made) -> None:
+        """Record these pairs as soon as can be; then they are settled."""
+        self._queue.append(made)
+        self._waiting += len(made.pairs)
+        self._wanted.set()
+
+    def status(self) -> dict[str, Any]:
+        """For ``kpcache.Status``. ``bytes`` is of the last minute; the texts are empty if all is well."""
+        file = self._file
+        return {
+            "id": file.id,
+            "tags": file.rows,
+            "bytes": file.bytes,
+            "available": self.available,
+            "fault": self.fault,
+            "rolled_back": file.rolled_back,
+            "waiting": self._waiting,
+        }
+
+    async def run(self) -> None:
+        """Record what comes, until cancelled: the commit under way is then still carried to its end."""
+        retry_s = FIRST_RETRY_S
+        while True:
+            if self.available and self._batch is None:
+                await self._next_batch()
+            try:
+                verdict = await trio.to_thread.run_sync(self._attempt, self._batch, limiter=self._writer)
+            except (LedgerUnavailableError, ConfigError) as error:
+                self._fail(error)
+            except Exception as error:
+                log_defect("the ledger", error)
+                self._fail(LedgerUnavailableError("a defect; the daemon's log has the place"))
+            else:
+                retry_s = FIRST_RETRY_S
+                self._succeed(verdict)
+                continue
+            await trio.sleep(retry_s)
+            retry_s = min(retry_s * 2, LAST_RETRY_S)
+
+    async def clear_alarm(self) -> None:
+        """Durably. Raises ``KeyUnavailableException``; then the alarm stands."""
+        await self._administrate(self._file.clear_alarm, "the alarm stands as before")
+
+    async def acknowledge(self) -> None:
+        """That the ledger was rolled back. Raises ``KeyUnavailableException``."""
+        await self._administrate(self._file.acknowledge, "nothing was acknowledged")
+
+    async def _administrate(self, act: Callable[[], None], consequence: str) -> None:
+        try:
+            await trio.to_thread.run_sync(act, limiter=self._writer)
+        except (LedgerUnavailableError, ConfigError) as error:
+            self._fail(error)
+            raise KeyUnavailableException(f"{error}; {consequence}") from error
+
+    # --- in the thread
+
+    def _attempt(self, batch: Batch | None) -> Verdict | None:
+        self._file.connect()
+        return self._file.record(batch) if batch is not None else None
+
+    # --- in the loop
+
+    async def _next_batch(self) -> None:
+        """Wait for pairs, and take what one commit can have; none if the ledger has failed meanwhile."""
+        while self.available and not self._queue:
+            self._wanted = trio.Event()
+            await self._wanted.wait()
+        if not self.available:
+            return
+        made: list[Made] = []
+        tags = 0
+        while self._queue and (not made or tags + _tags(self._queue[0]) <= MAX_BATCH_TAGS):
+            made.append(self._queue.popleft())
+            tags += _tags(made[-1])
+        self._batch = Batch(made, int(self._now() // 60))
+
+    def _succeed(self, verdict: Verdict | None) -> None:
+        accepted = self.accepts
+        if self.fault:
+            self.fault = ""
+            log.warning("the ledger can be written again; pairs are made as before")
+            # A ledger that could not be read at the start may have evidence in it.
+            if self._file.standing:
+                self._alarm(self._file.standing, True)
+            self._availability(True)
+        batch, self._batch = self._batch, None
+        if batch is not None and verdict is not None:
+            if verdict.duplicates:
+                self._alarm(verdict.duplicates, True)
+            for position, made in enumerate(batch.made):
+                self._waiting -= len(made.pairs)
+                made.settle(made, frozenset(pair for at, pair in verdict.refused if at == position))
+        if self.accepts and not accepted:
+            self._room()
+
+    def _fail(self, error: Exception) -> None:
+        was_available = self.available
+        text = str(error)
+        if text != self.fault:
+            log.error(
+                "the ledger cannot be used: %s. No new pairs until it can; it is tried again by itself", text
+            )
+        self.fault = text
+        self._wanted.set()
+        if isinstance(error, LedgerUnavailableError) and error.duplicates:
+            self._alarm(error.duplicates, False)
+        if was_available:
+            self._availability(False)
+
+
+def _tags(made: Made) -> int:
+    return sum(len(pair.tags) for pair in made.pairs)

@@ -1,0 +1,369 @@
+"""The ledger: the durable set of tags of all that was ever made here and passed its checks. SQLite.
+
+Blocking, and for one thread at a time. A pair whose tag is there already, or comes twice in one batch, is a
+duplicate; it is found, recorded and alarmed of in one commit.
+
+**After an error** the connection is closed and never used again, for what its commit has left behind is not
+known: the rows may be in the file although the commit failed. ``connect`` reads the file anew, has all that
+is in the write-ahead log written into the database and synced (a failed sync is told once, and the pages
+that it should have written are clean from then on: only what is written anew is synced anew), and sees that
+nothing is missing that was acknowledged. Then the same batch is recorded again, under its own number: of
+rows that bear it some attempt has succeeded after all, and that is no duplicate.
+"""
+
+import hashlib
+import hmac
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+from kpcache.daemon import ledger_note, ledger_schema
+from kpcache.daemon.ledger_batch import Batch, Duplicate, Earlier, MakerStart, Row, batch_number, life_of
+from kpcache.daemon.ledger_note import Note
+from kpcache.errors import ConfigError
+
+_BUSY_TIMEOUT_S: Final = 1.0  # someone looks into the ledger with another program
+_CACHE_KIB: Final = 8192
+_MAX_WAL_BYTES: Final = 16 * 1024 * 1024
+# A sound ledger of 100 MB is read whole in about so long; of a larger one, what can be.
+_CHECK_S: Final = 0.5
+_NOTE_INTERVAL_S: Final = 60.0
+# Evidence enough; while the alarm stands nothing is made that could add to it.
+MAX_EVIDENCE: Final = 16
+_PERSON: Final = b"kpc-ledger"
+
+
+class LedgerUnavailableError(Exception):
+    """Nothing can be recorded now. The text says why, with the file; an operator must look if it lasts.
+
+    ``duplicates``: found before that, and the alarm could not be made durable.
+    """
+
+    def __init__(self, message: str, duplicates: list[Duplicate] | None = None) -> None:
+        super().__init__(message)
+        self.duplicates = duplicates or []
+
+
+class Verdict(NamedTuple):
+    """Which pairs of a batch, by the indexes of ``Made`` and pair, are duplicates, and of what."""
+
+    refused: set[tuple[int, int]]
+    duplicates: list[Duplicate]
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Statements commit by themselves."""
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, check_same_thread=False,
+        timeout=_BUSY_TIMEOUT_S,
+    )  # fmt: skip
+
+
+class LedgerFile:
+    """``state_dir/ledger.db``. The state folder's lock must be held."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        tag_key: bytes,
+        expected_id: str,
+        urandom: Callable[[int], bytes],
+        *,
+        now: Callable[[], float] = time.time,
+        connect: Callable[[Path], sqlite3.Connection] = _connect,
+    ) -> None:
+        """``tag_key`` and ``expected_id`` are the keyring's; the id is empty where no ledger was begun yet.
+
+        ``now`` gives Unix seconds.
+        """
+        self.path = state_dir / ledger_note.FILE_NAME
+        self.id = ""
+        self.rows = 0  # tags, as far as acknowledged
+        self.bytes = 0  # on the disk, as of the last minute
+        self.rolled_back = ""  # what is missing of what was recorded, until it is acknowledged
+        self.standing: list[Duplicate] = []  # evidence of the alarm that is durable
+        self._key_check = hashlib.blake2b(b"kpcache ledger", key=tag_key, person=_PERSON).digest()
+        self._expected_id = expected_id
+        self._urandom = urandom
+        self._now = now
+        self._open = connect
+        self._connection: sqlite3.Connection | None = None
+        self._life = 0
+        self._serial = 0
+        self._noted_s = 0.0
+        self._noted_rows = 0
+
+    # --- from closed to open
+
+    def connect(self) -> None:
+        """Open the ledger, made first where none is; check it and begin a life, once. Does nothing if open.
+
+        Raises ``ConfigError`` with the cure for a file that is not this keyring's sound ledger, and
+        ``LedgerUnavailableError`` for a disk that does not do what it should.
+        """
+        if self._connection is not None:
+            return
+        try:
+            ledger_note.check_files(self.path)
+            ledger_note.make_file(self.path)
+        except OSError as error:
+            raise LedgerUnavailableError(f"{self.path}: {error.strerror}") from error
+        connection = None
+        try:
+            connection = self._open(self.path)
+            self._take(connection)
+        except sqlite3.Error as error:
+            if connection is not None:
+                _close(connection)
+            raise self._told(error) from error
+        except BaseException:
+            if connection is not None:
+                _close(connection)
+            raise
+        self._connection = connection
+        self._note()
+
+    def _take(self, connection: sqlite3.Connection) -> None:
+        is_first = not self._life
+        if is_first:
+            self._refuse_damaged(connection)
+        note = ledger_note.read_note(self.path.parent)
+        self._identify(connection, note)
+        id_, key_check, lives, rows, rolled_back = connection.execute(ledger_schema.READ_LEDGER).fetchone()
+        if not hmac.compare_digest(key_check, self._key_check):
+            raise ConfigError(
+                f"{self.path}: was made with the tag key of another keyring, so that nothing in it can be "
+                f"compared; put the keyring here that belongs to it, or {self._cure}"
+            )
+        if not is_first and (id_ != self.id or lives < self._life):
+            raise ConfigError(f"{self.path}: replaced by another hand; stop the daemon, then: {self._cure}")
+        self.standing = _standing(connection)
+        missing = rolled_back or self._missing(id_, rows, note)
+        # All that is in the log goes into the database, written and synced anew: see above.
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise LedgerUnavailableError(f"{self.path}: another program holds it")
+        # What is missing is noted here before any more rows can hide it.
+        if is_first:
+            [(self._life,)] = connection.execute(ledger_schema.BEGIN_LIFE, (missing,)).fetchall()
+        elif missing != rolled_back:
+            connection.execute(ledger_schema.MISSING, (missing,))
+        self.id, self.rows, self.rolled_back = id_, rows, missing
+
+    def _identify(self, connection: sqlite3.Connection, note: Note | None) -> None:
+        """Whatever is no ledger is left as it is; an empty file becomes one."""
+        application, version, tables = (
+            connection.execute(each).fetchone()[0]
+            for each in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+        )
+        if not tables and not application:
+            if self._life:
+                raise ConfigError(
+                    f"{self.path}: emptied by another hand; stop the daemon, then: {self._cure}"
+                )
+            _prepare(connection)
+            self._begin(connection, note)
+        elif application != ledger_schema.APPLICATION_ID:
+            raise ConfigError(f"{self.path}: is a database of another program; {self._cure}")
+        elif version != ledger_schema.VERSION:
+            raise ConfigError(
+                f"{self.path}: a later kpcache wrote it, in version {version}; it is whole: use that one, or "
+                "a later one"
+            )
+        else:
+            _prepare(connection)
+
+    def _refuse_damaged(self, connection: sqlite3.Connection) -> None:
+        """Look for damage for a while, before anything is written."""
+        deadline = time.monotonic() + _CHECK_S
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+        try:
+            found = connection.execute("PRAGMA quick_check(1)").fetchall()
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_INTERRUPT:
+                raise
+            return
+        finally:
+            connection.set_progress_handler(None, 0)
+        if found != [("ok",)]:
+            raise self._damaged()
+
+    def _begin(self, connection: sqlite3.Connection, note: Note | None) -> None:
+        lost = self._expected_id or (note.id if note is not None else "")
+        rolled_back = (
+            f"the ledger {lost} that was used here is missing, and a new one was begun" if lost else ""
+        )
+        id_ = self._urandom(16).hex()
+        values = {"id": id_, "key_check": self._key_check, "rolled_back": rolled_back}
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in ledger_schema.CREATE:
+            connection.execute(statement)
+        connection.execute(ledger_schema.BEGIN_LEDGER, values)
+        connection.execute("COMMIT")
+        self._expected_id = id_
+
+    def _missing(self, id_: str, rows: int, note: Note | None) -> str:
+        """What this ledger lacks of the one that was last used here; empty if nothing is known to be."""
+        if not self._life and self._expected_id not in ("", id_):
+            return f"it is {id_}, and not {self._expected_id}, which was used here last"
+        least = max(self.rows, note.rows if note is not None and note.id == id_ else 0)
+        return f"it has {rows} tags, and had {least}: an older copy was put back" if rows < least else ""
+
+    # --- while it is open
+
+    def record(self, batch: Batch) -> Verdict:
+        """Check and record all pairs of the batch, durably when this returns, duplicates included: of those,
+        one twin is enough. Try a batch that failed again as it is, before any other.
+
+        Raises ``LedgerUnavailableError``; then the ledger is closed, and which rows are in it is not known.
+        """
+        connection = self._connected()
+        if not batch.number:
+            self._serial += 1
+            batch.lay_out(batch_number(self._life, self._serial))
+        verdict = Verdict(set(), [])
+        try:
+            connection.execute(ledger_schema.RECORD, batch.parameters())
+            self.rows += len(batch.rows)
+        except sqlite3.IntegrityError:
+            verdict = self._record_again(connection, batch)
+        except sqlite3.Error as error:
+            raise self._closed_by(error) from error
+        if self._now() - self._noted_s >= _NOTE_INTERVAL_S:
+            self._note()
+        return verdict
+
+    def _record_again(self, connection: sqlite3.Connection, batch: Batch) -> Verdict:
+        """Some tags are there already: see whose they are, then record what is new and raise the alarm."""
+        duplicates: list[Duplicate] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            met = [*self._conflicts(connection, batch), *batch.within()]
+            refused = {(row.made, row.pair) for row, _ in met}
+            duplicates = [batch.duplicate(row, earlier) for row, earlier in met[:MAX_EVIDENCE]]
+            connection.execute(ledger_schema.RECORD_NEW, batch.parameters())
+            for number, each in enumerate(duplicates):
+                connection.execute(ledger_schema.RAISE, _alarm_row(batch, number, each))
+            [rows] = connection.execute("SELECT rows FROM ledger").fetchone()
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._closed_by(error, duplicates) from error
+        self.rows = rows
+        self.standing += duplicates
+        return Verdict(refused, duplicates)
+
+    def _conflicts(self, connection: sqlite3.Connection, batch: Batch) -> list[tuple[Row, Earlier]]:
+        found = connection.execute(ledger_schema.CONFLICTS, batch.parameters()).fetchall()
+        return [
+            (
+                batch.rows[index],
+                Earlier(fingerprint, minute * 60.0, MakerStart.unpack(maker), life_of(number)),
+            )
+            for index, fingerprint, minute, maker, number in found
+        ]
+
+    def clear_alarm(self) -> None:
+        """No alarm stands from now on, durably; the evidence stays, marked. Raises
+        ``LedgerUnavailableError``."""
+        self._execute(ledger_schema.CLEAR, (float(self._now()),))
+        self.standing = []
+
+    def acknowledge(self) -> None:
+        """What is missing is known to whoever must know. Raises ``LedgerUnavailableError``."""
+        self._execute(ledger_schema.MISSING, ("",))
+        self.rolled_back = ""
+
+    def close(self) -> None:
+        """Leave the note of how far it came. May be called again."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            _close(connection)
+            self._note()
+
+    def _execute(self, statement: str, values: tuple[Any, ...]) -> None:
+        self.connect()
+        try:
+            self._connected().execute(statement, values)
+        except sqlite3.Error as error:
+            raise self._closed_by(error) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise LedgerUnavailableError(f"{self.path}: closed after an error")
+        return self._connection
+
+    def _closed_by(
+        self, error: sqlite3.Error, duplicates: list[Duplicate] | None = None
+    ) -> LedgerUnavailableError:
+        connection, self._connection = self._connected(), None
+        _close(connection)
+        return LedgerUnavailableError(f"{self.path}: {error}", duplicates)
+
+    def _note(self) -> None:
+        """Best effort: what is not noted is less to compare with at the next start, and nothing more."""
+        self._noted_s = self._now()
+        self.bytes = ledger_note.file_bytes(self.path)
+        if self.rows != self._noted_rows or not self._noted_rows:
+            with suppress(OSError):
+                ledger_note.write_note(self.path.parent, Note(self.id, self.rows))
+                self._noted_rows = self.rows
+
+    @property
+    def _cure(self) -> str:
+        return ledger_note.begin_anew(self.path)
+
+    def _damaged(self) -> ConfigError:
+        return ConfigError(f"{self.path}: is damaged, or no ledger at all; {self._cure}")
+
+    def _told(self, error: sqlite3.Error) -> ConfigError | LedgerUnavailableError:
+        if _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return self._damaged()
+        return LedgerUnavailableError(f"{self.path}: {error}")
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise sqlite3.OperationalError("no write-ahead log can be kept there")
+    for setting in (
+        "synchronous = FULL",
+        f"cache_size = -{_CACHE_KIB}",
+        f"journal_size_limit = {_MAX_WAL_BYTES}",
+        "trusted_schema = OFF",
+    ):
+        connection.execute(f"PRAGMA {setting}").fetchall()
+
+
+def _close(connection: sqlite3.Connection) -> None:
+    with suppress(sqlite3.Error), closing(connection):
+        pass
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary code of SQLite's."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _standing(connection: sqlite3.Connection) -> list[Duplicate]:
+    rows = connection.execute(ledger_schema.STANDING).fetchall()
+    return [
+        Duplicate(
+            spec, public, minute * 60.0, MakerStart.unpack(maker), life_of(batch),
+            Earlier(fingerprint, earlier_minute * 60.0, MakerStart.unpack(earlier_maker), earlier_life),
+        )
+        for (
+            spec, public, minute, maker, batch, fingerprint, earlier_minute, earlier_maker, earlier_life
+        ) in rows
+    ]  # fmt: skip
+
+
+def _alarm_row(batch: Batch, number: int, found: Duplicate) -> tuple[Any, ...]:
+    earlier = found.earlier
+    return (
+        batch.number, number, found.spec, found.public, batch.minute, found.by.pack(), earlier.fingerprint,
+        int(earlier.recorded_s // 60), earlier.by.pack(), earlier.life,
+    )  # fmt: skip

@@ -1,0 +1,58 @@
+"""The ledger at a start: under the keyring's tag key, which is made first where there is none, and as the
+ledger that the keyring was used with.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from kpcache.daemon.ledger_file import LedgerFile, LedgerUnavailableError
+from kpcache.daemon.notices import log
+from kpcache.errors import ConfigError, KeyUnavailableException
+from kpcache.keyring import changes
+from kpcache.keyring.document import Document
+from kpcache.keyring.vault import Vault
+
+
+def open_ledger(vault: Vault, state_dir: Path) -> tuple[LedgerFile, str]:
+    """The ledger, and why it is not open yet; empty if it is.
+
+    Raises ``ConfigError`` with the cure for a ledger that is not to be used, and where a keyring of an
+    earlier kpcache cannot be given its tag key.
+    """
+    # Durable before anything is recorded under it: else a power cut would leave rows that none can compare.
+    why_not = _change(vault, lambda content: changes.with_tag_key(content, os.urandom))
+    if why_not:
+        raise ConfigError(why_not)
+    content = vault.content
+    file = LedgerFile(state_dir, content.tag_key, content.ledger_id, os.urandom)
+    try:
+        file.connect()
+    except LedgerUnavailableError as error:
+        log.error(
+            "the ledger cannot be used: %s. No new pairs until it can; it is tried again by itself", error
+        )
+        return file, str(error)
+    if file.rolled_back:
+        log.error(
+            "the ledger is rolled back: %s. Pairs that it lacks are not known again, should they be made or "
+            "come back once more. If you know why, tell it so: kpcache ledger acknowledge",
+            file.rolled_back,
+        )
+    if file.id != content.ledger_id:
+        # After the ledger itself knows that another one is missing.
+        why_not = _change(vault, lambda content: changes.with_ledger(content, file.id))
+        if why_not:
+            log.warning(
+                "the ledger's id could not be noted in the keyring, as the next start will: %s", why_not
+            )
+    return file, ""
+
+
+def _change(vault: Vault, change: Callable[[Document], Document]) -> str:
+    """Why it could not be made; empty if it was."""
+    try:
+        vault.change(change)
+    except KeyUnavailableException as error:
+        return error.message
+    return ""

@@ -1,0 +1,269 @@
+"""Pairs wait for the ledger in a bounded queue, beside a loop that never does."""
+
+import gc
+import itertools
+import statistics
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.lowlevel
+
+from kpcache.daemon import ledger as ledger_module
+from kpcache.daemon.ledger import MAX_BATCH_TAGS, MAX_WAITING_PAIRS, Ledger
+from kpcache.daemon.ledger_batch import Batch, Duplicate, Made
+from kpcache.daemon.ledger_file import LedgerFile, Verdict
+from kpcache.errors import KeyUnavailableException
+from tests.fakes import real_clock
+from tests.ledgers import NOW_S, SPEC, Disk, close_all, closed_file, made_of, open_file
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_open() -> Iterator[None]:
+    yield
+    close_all()
+
+
+class House:
+    """A ledger on a file, and what it told."""
+
+    def __init__(self, file: LedgerFile, fault: str = "") -> None:
+        self.alarms: list[tuple[list[Duplicate], bool]] = []
+        self.rooms = 0
+        self.availability: list[bool] = []
+        self.settled: list[tuple[Made, frozenset[int]]] = []
+        self.news = trio.Event()
+        self.ledger = Ledger(
+            file,
+            fault=fault,
+            alarm=lambda duplicates, durable: self.alarms.append((duplicates, durable)),
+            room=self._room,
+            availability=self.availability.append,
+            now=lambda: NOW_S,
+        )
+
+    def _room(self) -> None:
+        self.rooms += 1
+
+    def settle(self, made: Made, twins: frozenset[int]) -> None:
+        self.settled.append((made, twins))
+        self.news.set()
+
+    def put(self, *pairs: list[int]) -> Made:
+        made = made_of(*pairs, settle=self.settle)
+        self.ledger.put(made)
+        return made
+
+    async def wait_settled(self, count: int) -> None:
+        while len(self.settled) < count:
+            self.news = trio.Event()
+            await self.news.wait()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - what another thread does has no event
+        await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def house(file: LedgerFile, fault: str = "") -> AsyncIterator[House]:
+    it = House(file, fault)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(it.ledger.run)
+        yield it
+        nursery.cancel_scope.cancel()
+
+
+class SlowFile(LedgerFile):
+    """Its disk takes a batch only while ``disk`` is set."""
+
+    disk: threading.Event
+    batches: list[Batch]
+
+    def record(self, batch: Batch) -> Verdict:
+        self.batches.append(batch)
+        assert self.disk.wait(20)
+        return super().record(batch)
+
+
+def slow_file(folder: Path) -> SlowFile:
+    file = open_file(folder)
+    file.__class__ = SlowFile
+    assert isinstance(file, SlowFile)
+    file.disk, file.batches = threading.Event(), []
+    return file
+
+
+@real_clock
+async def test_pairs_are_settled_when_their_rows_are_in_the_file(tmp_path: Path) -> None:
+    async with house(open_file(tmp_path)) as it:
+        first, second = it.put([1, 2], [3, 4]), it.put([5, 6], [1, 7])
+        await it.wait_settled(2)
+        assert it.settled == [(first, frozenset()), (second, frozenset({1}))]
+        [([found], durable)] = it.alarms
+        assert (found.spec, durable) == (SPEC, True)
+        status = it.ledger.status()
+        assert (status["tags"], status["waiting"], status["available"]) == (7, 0, True)
+
+
+def test_the_alarm_comes_before_any_pair_of_its_batch_is_held(tmp_path: Path) -> None:
+    @real_clock
+    async def drive() -> None:
+        async with house(open_file(tmp_path)) as it:
+            order: list[str] = []
+            it.ledger._alarm = lambda *_: order.append("alarm")
+            made = made_of([1], [1], settle=lambda *_: (order.append("settled"), it.settle(*_))[1])
+            it.ledger.put(made)
+            await it.wait_settled(1)
+            assert order == ["alarm", "settled"]
+
+    drive()
+
+
+@real_clock
+async def test_what_comes_in_during_a_commit_goes_into_the_next_one_within_bounds(tmp_path: Path) -> None:
+    file = slow_file(tmp_path)
+    async with house(file) as it:
+        numbers = itertools.count(1)
+        it.put([next(numbers)])
+        await trio.sleep(0.05)
+        for _ in range(3 * MAX_BATCH_TAGS // 100):
+            it.put(*([next(numbers)] for _ in range(100)))
+        file.disk.set()
+        await it.wait_settled(1 + 3 * MAX_BATCH_TAGS // 100)
+    sizes = [len(batch.rows) for batch in file.batches]
+    assert sizes == [1, 500, 500, 500], sizes
+    assert all(size <= MAX_BATCH_TAGS for size in sizes)
+
+
+@real_clock
+async def test_a_disk_that_hangs_stops_the_orders_when_the_queue_is_full_and_never_the_loop(
+    tmp_path: Path,
+) -> None:
+    file = slow_file(tmp_path)
+    async with house(file) as it:
+        number, longest = 0, 0.0
+        while it.ledger.accepts:
+            before = trio.current_time()
+            it.put(*([number + n] for n in range(32)))
+            number += 32
+            await trio.lowlevel.checkpoint()
+            longest = max(longest, trio.current_time() - before)
+        assert number == MAX_WAITING_PAIRS
+        assert (it.settled, it.rooms) == ([], 0)
+        assert longest < 0.5
+        file.disk.set()
+        await it.wait_settled(number // 32)
+        assert it.rooms == 1
+        assert it.ledger.accepts
+        assert it.ledger.status()["waiting"] == 0
+        assert not it.alarms
+
+
+@real_clock
+async def test_a_full_disk_stops_the_orders_is_told_once_and_recovers_by_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "FIRST_RETRY_S", 0.01)
+    disk = Disk()
+    async with house(open_file(tmp_path, disk=disk)) as it:
+        disk.error, disk.lands = "database or disk is full", True
+        made = it.put([1, 2], [3, 4])
+        await until(lambda: disk.opened >= 4)
+        assert (it.settled, it.ledger.accepts, it.availability) == ([], False, [False])
+        assert "database or disk is full" in it.ledger.status()["fault"]
+        disk.error = ""
+        await it.wait_settled(1)
+        assert it.settled == [(made, frozenset())], "what landed after all is no duplicate"
+        assert (it.availability, it.rooms, it.alarms) == ([False, True], 1, [])
+        it.put([5, 6])
+        await it.wait_settled(2)
+    assert caplog.text.count("cannot be used") == 1
+    assert caplog.text.count("can be written again") == 1
+
+
+@real_clock
+async def test_a_ledger_that_could_not_be_opened_at_the_start_is_tried_again_and_its_alarm_heeded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "FIRST_RETRY_S", 0.01)
+    file = open_file(tmp_path)
+    file.record(Batch([made_of([1])], 1))
+    file.record(Batch([made_of([1])], 1))
+    file.close()
+    async with house(closed_file(tmp_path, file.id), "it was full") as it:
+        assert not it.ledger.accepts
+        await until(lambda: it.rooms > 0)
+        assert it.ledger.available
+        [([found], durable)] = it.alarms
+        assert (found.public, durable) == (b"spki 1", True)
+
+
+@real_clock
+async def test_a_duplicate_is_told_though_its_alarm_cannot_be_written_and_again_when_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "FIRST_RETRY_S", 0.01)
+    disk = Disk()
+    async with house(open_file(tmp_path, disk=disk)) as it:
+        it.put([1])
+        await it.wait_settled(1)
+        disk.error, disk.lands = "disk I/O error", True
+        it.put([1])
+        await until(lambda: bool(it.alarms))
+        assert it.alarms[0][1] is False
+        disk.error = ""
+        await it.wait_settled(2)
+        assert it.alarms[-1][1] is True
+
+
+@real_clock
+async def test_an_administrator_is_told_when_the_disk_does_not_do_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "FIRST_RETRY_S", 0.01)
+    disk = Disk()
+    async with house(open_file(tmp_path, disk=disk)) as it:
+        disk.error = "disk I/O error"
+        with pytest.raises(KeyUnavailableException, match="the alarm stands as before"):
+            await it.ledger.clear_alarm()
+        assert not it.ledger.available
+        disk.error = ""
+        await until(lambda: it.ledger.available)
+        await it.ledger.clear_alarm()
+
+
+def test_512_tags_are_committed_beside_a_saturated_loop_in_50_ms(tmp_path: Path) -> None:
+    """In a thread, as the daemon does it, while another thread never lets go of the interpreter by itself."""
+    file = open_file(tmp_path)
+    stop = threading.Event()
+
+    def saturate() -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+
+    took: list[float] = []
+
+    def commit() -> None:
+        for round_ in range(100):
+            rows: list[Any] = [[round_ * 1000 + n] for n in range(512)]
+            batch = Batch([made_of(*rows)], 1)
+            began = time.perf_counter()
+            file.record(batch)
+            took.append(time.perf_counter() - began)
+
+    gc.collect()
+    hog, writer = threading.Thread(target=saturate), threading.Thread(target=commit)
+    hog.start()
+    writer.start()
+    writer.join()
+    stop.set()
+    hog.join()
+    p99 = sorted(took)[98]
+    assert p99 < 0.05, (p99, statistics.median(took))
