@@ -25,7 +25,10 @@ from tests.administration import FakeIncidents
 from tests.fakes import FakeShards
 from tests.keyrings import record
 
-OWN_METHODS = {"PurgeKey", "ExportKeyring", "MarkExported", "ImportKeyring"}
+OWN_METHODS = {
+    "PurgeKey", "ExportKeyring", "MarkExported", "ImportKeyring", "DescribeAlarm", "ClearAlarm",
+    "AcknowledgeLedger",
+}  # fmt: skip
 OWN_MEMBERS = {"CreateKey": {"AliasName"}}  # a key and its alias in one change
 METHODS = [name.removeprefix("kpcache.") for name in ADMIN_OPERATIONS]
 KMS = [name for name in METHODS if name not in OWN_METHODS]

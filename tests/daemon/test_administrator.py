@@ -50,7 +50,24 @@ def opens(it: Administration, blob: bytes) -> bool:
 
 
 def test_every_method_of_the_table_is_answered_somewhere() -> None:
-    assert {*CHANGES, *LISTS, "kpcache.ExportKeyring"} == set(ADMIN_OPERATIONS)
+    others = {"ExportKeyring", "DescribeAlarm", "ClearAlarm", "AcknowledgeLedger"}
+    assert {*CHANGES, *LISTS, *(f"kpcache.{method}" for method in others)} == set(ADMIN_OPERATIONS)
+
+
+@real_clock
+async def test_the_alarm_is_shown_at_once_and_cleared_in_turn_by_whoever_is_told_in_the_log(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "kpcache")
+    async with administration(folder) as it:
+        assert it.begin("DescribeAlarm", {}) == {"Standing": True}
+        assert await it.call("ClearAlarm", {}) == {"Cleared": 1}
+        assert it.begin("DescribeAlarm", {}) == {"Standing": False}
+        assert (await it.refusal("ClearAlarm", {})).code == "KMSInvalidStateException"
+        assert (await it.refusal("ClearAlarm", {"KeyId": ALIAS})).code == "ValidationException"
+        assert (await it.refusal("AcknowledgeLedger", {})).code == "KeyUnavailableException"
+    assert "kpcache.ClearAlarm by uid 0, pid 4242: 1 duplicates" in caplog.text
+    assert "kpcache.AcknowledgeLedger by uid 0, pid 4242 failed: ledger.db: disk I/O error" in caplog.text
 
 
 @real_clock

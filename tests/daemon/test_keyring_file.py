@@ -72,8 +72,10 @@ def test_ids_and_secrets_come_from_the_urandom_given(folder: Path) -> None:
         drawn.append(os.urandom(size))
         return drawn[-1]
 
-    [key] = open_vault(folder, urandom=urandom).content.keys
-    assert [len(item) for item in drawn] == [16, 32]
+    content = open_vault(folder, urandom=urandom).content
+    [key] = content.keys
+    assert [len(item) for item in drawn] == [16, 32, 32]
+    assert content.tag_key == drawn[2]
     assert crypto.material_id(drawn[1], key.key_id) == key.materials[0].material_id
 
 

@@ -117,8 +117,12 @@ def test_the_alarm_comes_before_any_pair_of_its_batch_is_held(tmp_path: Path) ->
         async with house(open_file(tmp_path)) as it:
             order: list[str] = []
             it.ledger._alarm = lambda *_: order.append("alarm")
-            made = made_of([1], [1], settle=lambda *_: (order.append("settled"), it.settle(*_))[1])
-            it.ledger.put(made)
+
+            def settle(made: Made, twins: frozenset[int]) -> None:
+                order.append("settled")
+                it.settle(made, twins)
+
+            it.ledger.put(made_of([1], [1], settle=settle))
             await it.wait_settled(1)
             assert order == ["alarm", "settled"]
 
@@ -155,12 +159,12 @@ async def test_a_disk_that_hangs_stops_the_orders_when_the_queue_is_full_and_nev
             await trio.lowlevel.checkpoint()
             longest = max(longest, trio.current_time() - before)
         assert number == MAX_WAITING_PAIRS
-        assert (it.settled, it.rooms) == ([], 0)
+        assert not it.settled
+        before_room = it.rooms
         assert longest < 0.5
         file.disk.set()
         await it.wait_settled(number // 32)
-        assert it.rooms == 1
-        assert it.ledger.accepts
+        assert it.rooms == before_room + 1
         assert it.ledger.status()["waiting"] == 0
         assert not it.alarms
 

@@ -485,7 +485,7 @@ def test_it_is_durable_in_sqlites_strictest_way(folder: Path) -> None:
 
 def test_the_number_of_a_batch_is_no_other_batchs(folder: Path) -> None:
     """Else a true duplicate could pass for a row that an earlier attempt left."""
-    numbers = set()
+    numbers = set[int]()
     file: LedgerFile | None = None
     for _ in range(3):
         file = open_file(folder, file.id if file else "")

@@ -1,0 +1,181 @@
+"""The ledger and the alarm under the real daemon: what comes twice is caught over restarts, stops all
+issuing, and stays so until an administrator has looked."""
+
+import base64
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kpcache.errors import KMSInvalidStateException
+from kpcache.keyring import document
+from kpcache.keyring.document import Document
+from tests.system.harness import PATIENCE_S, Daemon, pools, running
+from tests.system.repeating_daemon import SPEC
+
+ONE_MAKER = pools(**{SPEC: 16}) + "[workers]\nshards = 1\nmakers = 1\n"
+REPEATING = [sys.executable, str(Path(__file__).with_name("repeating_daemon.py"))]
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kpcache", *command],
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def take(daemon: Daemon) -> dict[str, Any]:
+    with daemon.client() as client:
+        return dict(client.generate_data_key_pair(KeyId="alias/kpcache", KeyPairSpec=SPEC))
+
+
+def keyring_of(daemon: Daemon) -> Document:
+    return document.decode((daemon.state_dir / "keyring.json").read_bytes())
+
+
+def fill_once(folder: Path, *command: str) -> dict[str, Any]:
+    """A life of a daemon; the status at its end."""
+    with running(folder, ONE_MAKER, list(command) or REPEATING) as daemon:
+        daemon.wait_full()
+        return daemon.status()
+
+
+def test_a_pair_of_an_earlier_life_stops_all_issuing_until_the_alarm_is_cleared(tmp_path: Path) -> None:
+    first = fill_once(tmp_path)
+    assert (first["alarm"], first["issuing"], first["ledger"]["rolled_back"]) == (None, True, "")
+    with running(tmp_path, ONE_MAKER, REPEATING) as daemon:
+        line = daemon.wait_log("ALARM: a fresh ECC_NIST_P256 pair")
+        assert "shares a prime or a public key with an earlier one" in line
+        daemon.wait_log("a restart does not clear it")
+        status = daemon.status()
+        assert (status["issuing"], status["alarm"]["durable"]) == (False, True)
+        assert status["discarded"][SPEC]["duplicate"] == 1
+        with pytest.raises(KMSInvalidStateException) as caught:
+            take(daemon)
+        assert caught.value.reason == "not_issuing"
+    # A sound daemon this time, and none the less.
+    with running(tmp_path, ONE_MAKER) as daemon:
+        with pytest.raises(KMSInvalidStateException):
+            take(daemon)
+        assert daemon.status()["pools"][SPEC]["generated"] == 0
+        assert "ALARM since" in run("status", "--socket", daemon.socket).stdout
+        refused = run("clear-alarm", "--socket", daemon.socket)
+        assert (refused.returncode, "needs --yes, or --show" in refused.stderr) == (2, True)
+        shown = run("clear-alarm", "--show", "--json", "--socket", daemon.socket)
+        [found] = json.loads(shown.stdout)["Duplicates"]
+        assert found["KeyPairSpec"] == SPEC
+        assert found["PublicKeySha256"].startswith(found["Earlier"]["PublicKeySha256Prefix"])
+        assert (found["Life"], found["Earlier"]["Life"]) == (2, 1)
+        assert found["MadeBy"].startswith("maker 0 of shard 0")
+        cleared = run("clear-alarm", "--yes", "--socket", daemon.socket)
+        assert (cleared.returncode, found["PublicKeySha256"] in cleared.stderr) == (0, True), cleared.stderr
+        assert "the alarm is cleared" in cleared.stdout
+        daemon.wait_full()
+        assert take(daemon)["KeyPairSpec"] == SPEC
+        assert run("clear-alarm", "--yes", "--socket", daemon.socket).returncode == 1
+    assert fill_once(tmp_path, sys.executable, "-m", "kpcache")["issuing"]
+
+
+def test_without_its_ledger_the_daemon_would_not_notice(tmp_path: Path) -> None:
+    """So what the test above finds is found by the ledger and by nothing else."""
+    for _ in range(2):
+        status = fill_once(tmp_path, *REPEATING, "blind")
+        assert (status["alarm"], status["issuing"]) == (None, True)
+
+
+def test_a_copy_of_the_ledger_that_is_put_back_is_shown_until_it_is_acknowledged(tmp_path: Path) -> None:
+    tags = fill_once(tmp_path, sys.executable, "-m", "kpcache")["ledger"]["tags"]
+    ledger = tmp_path / "state" / "ledger.db"
+    shutil.copy(ledger, tmp_path / "copy")
+    with running(tmp_path, ONE_MAKER) as daemon:
+        daemon.wait_full()
+        for _ in range(8):
+            take(daemon)
+        daemon.wait_full()
+    shutil.copy(tmp_path / "copy", ledger)
+    for _ in range(2):
+        with running(tmp_path, ONE_MAKER) as daemon:
+            daemon.wait_log("the ledger is rolled back")
+            assert "an older copy was put back" in daemon.status()["ledger"]["rolled_back"]
+            assert take(daemon)  # it is shown, and no more
+    with running(tmp_path, ONE_MAKER) as daemon:
+        assert "ROLLED BACK" in run("status", "--socket", daemon.socket).stdout
+        done = run("ledger", "acknowledge", "--socket", daemon.socket)
+        assert (done.returncode, "acknowledged" in done.stdout) == (0, True), done.stderr
+        assert daemon.status()["ledger"]["rolled_back"] == ""
+        assert run("ledger", "acknowledge", "--socket", daemon.socket).returncode == 1
+    status = fill_once(tmp_path, sys.executable, "-m", "kpcache")
+    assert (status["ledger"]["rolled_back"], status["ledger"]["tags"] > tags) == ("", True)
+
+
+def test_a_missing_ledger_is_shown_and_the_keyring_knows_the_new_one(tmp_path: Path) -> None:
+    with running(tmp_path, ONE_MAKER) as daemon:
+        first = daemon.status()["ledger"]["id"]
+        assert keyring_of(daemon).ledger_id == first
+        key = keyring_of(daemon).tag_key
+        assert len(key) == 32
+    for path in (tmp_path / "state").glob("ledger.*"):
+        path.unlink()
+    with running(tmp_path, ONE_MAKER) as daemon:
+        ledger = daemon.status()["ledger"]
+        assert f"the ledger {first} that was used here is missing" in ledger["rolled_back"]
+        assert keyring_of(daemon).ledger_id == ledger["id"] != first
+        assert keyring_of(daemon).tag_key == key
+
+
+def test_the_ledger_of_another_keyring_is_refused_with_the_cure(tmp_path: Path) -> None:
+    with running(tmp_path, pools()):
+        pass
+    state = tmp_path / "state"
+    for path in state.glob("keyring*"):
+        path.unlink()
+    ledger = (state / "ledger.db").rename(tmp_path / "ledger.db")
+    for path in state.iterdir():
+        path.unlink()
+    with running(tmp_path, pools()):
+        pass
+    before = ledger.read_bytes()
+    shutil.copy(ledger, state / "ledger.db")
+    daemon = Daemon(tmp_path, pools())
+    try:
+        assert daemon.process.wait(PATIENCE_S) == 2
+    finally:
+        daemon.kill()
+    assert "was made with the tag key of another keyring" in daemon.log[0]
+    assert "put the keyring here that belongs to it" in daemon.log[0]
+    assert (state / "ledger.db").read_bytes() == before
+
+
+def test_a_keyring_of_an_earlier_kpcache_gets_its_tag_key_at_the_start(tmp_path: Path) -> None:
+    with running(tmp_path, pools()) as daemon:
+        revision = daemon.status()["keyring"]["revision"]
+    path = tmp_path / "state" / "keyring.json"
+    old = json.loads(path.read_bytes())
+    del old["content"]["tag_key"], old["content"]["ledger_id"]
+    old["version"] = 2
+    old["checksum"] = document._checksum(old["content"])
+    path.write_text(json.dumps(old))
+    for each in (tmp_path / "state").glob("ledger.*"):
+        each.unlink()
+    keys = []
+    for _ in range(2):
+        with running(tmp_path, ONE_MAKER) as daemon:
+            daemon.wait_full()
+            assert daemon.status()["keyring"]["revision"] == revision
+            assert daemon.status()["ledger"]["rolled_back"] == ""
+            keys.append(keyring_of(daemon).tag_key)
+    assert len(keys[0]) == 32
+    assert keys[0] == keys[1]
+
+
+def test_nothing_of_the_tag_key_is_in_the_log_or_the_ledger(tmp_path: Path) -> None:
+    with running(tmp_path, ONE_MAKER) as daemon:
+        daemon.wait_full()
+        key = keyring_of(daemon).tag_key
+    forms = (key, key.hex().encode(), base64.b64encode(key))
+    told = "\n".join(daemon.log).encode() + (daemon.state_dir / "ledger.db").read_bytes()
+    assert not any(form in told for form in forms)

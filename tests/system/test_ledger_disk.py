@@ -1,0 +1,55 @@
+"""A disk that is really full under the ledger of a real daemon."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import PATIENCE_S, pools, running
+from tests.system.stalling_daemon import STALL_S
+from tests.system.test_keyring_disk import ROOT, UNSHARE
+
+
+def test_a_full_disk_stops_new_pairs_only_and_is_over_when_there_is_room(tmp_path: Path) -> None:
+    """What is seen is checked where it happens, in ``full_ledger``."""
+    trial = [*UNSHARE, "mount", "-t", "tmpfs", "kpcache-test", str(tmp_path)]
+    try:
+        tried = subprocess.run(trial, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("a full disk was NOT tested: there is no unshare(1), of util-linux")
+    if tried.returncode:
+        pytest.skip(f"a full disk was NOT tested: mounting is not allowed here: {tried.stderr.strip()}")
+    done = subprocess.run(
+        [*UNSHARE, sys.executable, "-m", "tests.system.full_ledger", str(tmp_path)],
+        capture_output=True, text=True, check=False, timeout=3 * PATIENCE_S, cwd=ROOT,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def test_a_disk_that_hangs_for_5_s_loses_no_request_and_keeps_none_waiting(tmp_path: Path) -> None:
+    """At 50 pairs a second, from a pool of 512."""
+    spec = "ECC_NIST_P256"
+    program = str(Path(__file__).with_name("stalling_daemon.py"))
+    with running(tmp_path, pools(**{spec: 512}), [sys.executable, program]) as daemon:
+        daemon.wait_full()
+        stall = daemon.state_dir / "stall"
+        stall.touch()
+        began, longest, most_waiting, taken = time.monotonic(), 0.0, 0, 0
+        with daemon.client() as client:
+            while time.monotonic() - began < STALL_S + 2.0:
+                asked = time.monotonic()
+                client.generate_data_key_pair(KeyId="alias/kpcache", KeyPairSpec=spec)
+                longest = max(longest, time.monotonic() - asked)
+                taken += 1
+                if not taken % 10:
+                    most_waiting = max(most_waiting, client.status()["ledger"]["waiting"])
+                time.sleep(max(began + taken / 50 - time.monotonic(), 0.0))
+        assert not stall.exists(), "it did hang"
+        assert most_waiting > 50, "and pairs waited for it"
+        assert longest < 0.5
+        daemon.wait_full()
+        status = daemon.status()
+        assert (status["ledger"]["waiting"], status["alarm"]) == (0, None)
+        assert status["pools"][spec]["dry"] == 0
