@@ -2,10 +2,14 @@
 issuing, and stays so until an administrator has looked."""
 
 import base64
+import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +82,28 @@ def test_a_pair_of_an_earlier_life_stops_all_issuing_until_the_alarm_is_cleared(
         assert take(daemon)["KeyPairSpec"] == SPEC
         assert run("clear-alarm", "--yes", "--socket", daemon.socket).returncode == 1
     assert fill_once(tmp_path, sys.executable, "-m", "kpcache")["issuing"]
+
+
+def test_at_the_alarm_all_pairs_made_so_far_are_burnt_and_their_makers_replaced(tmp_path: Path) -> None:
+    with running(tmp_path, ONE_MAKER, REPEATING) as daemon:
+        daemon.wait_full()
+        before = daemon.workers()
+        take(daemon)  # so that a pair is missing, for which the next maker is asked
+        os.kill(before["maker"][0], signal.SIGKILL)
+        for _ in range(32):
+            with contextlib.suppress(KMSInvalidStateException):
+                take(daemon)
+        daemon.wait_log("ALARM: a fresh ECC_NIST_P256 pair")
+        daemon.wait_log("shard 0 ended (the alarm was raised)")
+        deadline = time.monotonic() + PATIENCE_S
+        while not all((now := daemon.workers()).values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert not set(now["maker"]) & set(before["maker"])
+        assert not set(now["shard"]) & set(before["shard"])
+        pool = daemon.status()["pools"][SPEC]
+        assert (pool["ready"], pool["held"], pool["in_hand"]) == (0, 0, 0)
+        assert pool["generated"] == pool["issued"] + pool["discarded"]
 
 
 def test_without_its_ledger_the_daemon_would_not_notice(tmp_path: Path) -> None:
