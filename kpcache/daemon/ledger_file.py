@@ -16,21 +16,15 @@ import hmac
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
 
-from kpcache.daemon import ledger_note, ledger_schema
-from kpcache.daemon.ledger_batch import Batch, Duplicate, Earlier, MakerStart, Row, batch_number, life_of
+from kpcache.daemon import ledger_note, ledger_schema, ledger_sqlite
+from kpcache.daemon.ledger_batch import Batch, Duplicate, batch_number
 from kpcache.daemon.ledger_note import Note
 from kpcache.errors import ConfigError
 
-_BUSY_TIMEOUT_S: Final = 1.0  # someone looks into the ledger with another program
-_CACHE_KIB: Final = 8192
-_MAX_WAL_BYTES: Final = 16 * 1024 * 1024
-# A sound ledger of 100 MB is read whole in about so long; of a larger one, what can be.
-_CHECK_S: Final = 0.5
 _NOTE_INTERVAL_S: Final = 60.0
 # Evidence enough; while the alarm stands nothing is made that could add to it.
 MAX_EVIDENCE: Final = 16
@@ -55,14 +49,6 @@ class Verdict(NamedTuple):
     duplicates: list[Duplicate]
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    """Statements commit by themselves."""
-    return sqlite3.connect(
-        f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, check_same_thread=False,
-        timeout=_BUSY_TIMEOUT_S,
-    )  # fmt: skip
-
-
 class LedgerFile:
     """``state_dir/ledger.db``. The state folder's lock must be held."""
 
@@ -74,7 +60,7 @@ class LedgerFile:
         urandom: Callable[[int], bytes],
         *,
         now: Callable[[], float] = time.time,
-        connect: Callable[[Path], sqlite3.Connection] = _connect,
+        connect: Callable[[Path], sqlite3.Connection] = ledger_sqlite.connect,
     ) -> None:
         """``tag_key`` and ``expected_id`` are the keyring's; the id is empty where no ledger was begun yet.
 
@@ -118,11 +104,11 @@ class LedgerFile:
             self._take(connection)
         except sqlite3.Error as error:
             if connection is not None:
-                _close(connection)
+                ledger_sqlite.close(connection)
             raise self._told(error) from error
         except BaseException:
             if connection is not None:
-                _close(connection)
+                ledger_sqlite.close(connection)
             raise
         self._connection = connection
         self._note()
@@ -130,10 +116,20 @@ class LedgerFile:
     def _take(self, connection: sqlite3.Connection) -> None:
         is_first = not self._life
         if is_first:
-            self._refuse_damaged(connection)
+            ledger_sqlite.refuse_damaged(connection, self.path)
         note = ledger_note.read_note(self.path.parent)
-        self._identify(connection, note)
-        id_, key_check, lives, rows, rolled_back = connection.execute(ledger_schema.READ_LEDGER).fetchone()
+        is_begun = ledger_sqlite.is_begun(connection, self.path)
+        ledger_sqlite.prepare(connection)
+        if not is_begun:
+            if not is_first:
+                raise ConfigError(
+                    f"{self.path}: emptied by another hand; stop the daemon, then: {self._cure}"
+                )
+            self._begin(connection, note)
+        row = connection.execute(ledger_schema.READ_LEDGER).fetchone()
+        if row is None:
+            raise ledger_sqlite.damaged(self.path)
+        id_, key_check, lives, rows, rolled_back = row
         if not hmac.compare_digest(key_check, self._key_check):
             raise ConfigError(
                 f"{self.path}: was made with the tag key of another keyring, so that nothing in it can be "
@@ -141,7 +137,7 @@ class LedgerFile:
             )
         if not is_first and (id_ != self.id or lives < self._life):
             raise ConfigError(f"{self.path}: replaced by another hand; stop the daemon, then: {self._cure}")
-        self.standing = _standing(connection)
+        self.standing = ledger_sqlite.standing(connection)
         missing = rolled_back or self._missing(id_, rows, note)
         # All that is in the log goes into the database, written and synced anew: see above.
         busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -153,44 +149,6 @@ class LedgerFile:
         elif missing != rolled_back:
             connection.execute(ledger_schema.MISSING, (missing,))
         self.id, self.rows, self.rolled_back = id_, rows, missing
-
-    def _identify(self, connection: sqlite3.Connection, note: Note | None) -> None:
-        """Whatever is no ledger is left as it is; an empty file becomes one."""
-        application, version, tables = (
-            connection.execute(each).fetchone()[0]
-            for each in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-        )
-        if not tables and not application:
-            if self._life:
-                raise ConfigError(
-                    f"{self.path}: emptied by another hand; stop the daemon, then: {self._cure}"
-                )
-            _prepare(connection)
-            self._begin(connection, note)
-        elif application != ledger_schema.APPLICATION_ID:
-            raise ConfigError(f"{self.path}: is a database of another program; {self._cure}")
-        elif version != ledger_schema.VERSION:
-            raise ConfigError(
-                f"{self.path}: a later kpcache wrote it, in version {version}; it is whole: use that one, or "
-                "a later one"
-            )
-        else:
-            _prepare(connection)
-
-    def _refuse_damaged(self, connection: sqlite3.Connection) -> None:
-        """Look for damage for a while, before anything is written."""
-        deadline = time.monotonic() + _CHECK_S
-        connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
-        try:
-            found = connection.execute("PRAGMA quick_check(1)").fetchall()
-        except sqlite3.OperationalError as error:
-            if _code(error) != sqlite3.SQLITE_INTERRUPT:
-                raise
-            return
-        finally:
-            connection.set_progress_handler(None, 0)
-        if found != [("ok",)]:
-            raise self._damaged()
 
     def _begin(self, connection: sqlite3.Connection, note: Note | None) -> None:
         lost = self._expected_id or (note.id if note is not None else "")
@@ -242,12 +200,12 @@ class LedgerFile:
         duplicates: list[Duplicate] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
-            met = [*self._conflicts(connection, batch), *batch.within()]
+            met = [*ledger_sqlite.conflicts(connection, batch), *batch.within()]
             refused = {(row.made, row.pair) for row, _ in met}
             duplicates = [batch.duplicate(row, earlier) for row, earlier in met[:MAX_EVIDENCE]]
             connection.execute(ledger_schema.RECORD_NEW, batch.parameters())
             for number, each in enumerate(duplicates):
-                connection.execute(ledger_schema.RAISE, _alarm_row(batch, number, each))
+                connection.execute(ledger_schema.RAISE, ledger_sqlite.alarm_row(batch, number, each))
             [rows] = connection.execute("SELECT rows FROM ledger").fetchone()
             connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -255,16 +213,6 @@ class LedgerFile:
         self.rows = rows
         self.standing += duplicates
         return Verdict(refused, duplicates)
-
-    def _conflicts(self, connection: sqlite3.Connection, batch: Batch) -> list[tuple[Row, Earlier]]:
-        found = connection.execute(ledger_schema.CONFLICTS, batch.parameters()).fetchall()
-        return [
-            (
-                batch.rows[index],
-                Earlier(fingerprint, minute * 60.0, MakerStart.unpack(maker), life_of(number)),
-            )
-            for index, fingerprint, minute, maker, number in found
-        ]
 
     def clear_alarm(self) -> None:
         """No alarm stands from now on, durably; the evidence stays, marked. Raises
@@ -281,7 +229,7 @@ class LedgerFile:
         """Leave the note of how far it came. May be called again."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            _close(connection)
+            ledger_sqlite.close(connection)
             self._note()
 
     def _execute(self, statement: str, values: tuple[Any, ...]) -> None:
@@ -300,7 +248,7 @@ class LedgerFile:
         self, error: sqlite3.Error, duplicates: list[Duplicate] | None = None
     ) -> LedgerUnavailableError:
         connection, self._connection = self._connected(), None
-        _close(connection)
+        ledger_sqlite.close(connection)
         return LedgerUnavailableError(f"{self.path}: {error}", duplicates)
 
     def _note(self) -> None:
@@ -316,54 +264,7 @@ class LedgerFile:
     def _cure(self) -> str:
         return ledger_note.begin_anew(self.path)
 
-    def _damaged(self) -> ConfigError:
-        return ConfigError(f"{self.path}: is damaged, or no ledger at all; {self._cure}")
-
     def _told(self, error: sqlite3.Error) -> ConfigError | LedgerUnavailableError:
-        if _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return self._damaged()
+        if ledger_sqlite.code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return ledger_sqlite.damaged(self.path)
         return LedgerUnavailableError(f"{self.path}: {error}")
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    if mode != "wal":
-        raise sqlite3.OperationalError("no write-ahead log can be kept there")
-    for setting in (
-        "synchronous = FULL",
-        f"cache_size = -{_CACHE_KIB}",
-        f"journal_size_limit = {_MAX_WAL_BYTES}",
-        "trusted_schema = OFF",
-    ):
-        connection.execute(f"PRAGMA {setting}").fetchall()
-
-
-def _close(connection: sqlite3.Connection) -> None:
-    with suppress(sqlite3.Error), closing(connection):
-        pass
-
-
-def _code(error: sqlite3.Error) -> int:
-    """The primary code of SQLite's."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _standing(connection: sqlite3.Connection) -> list[Duplicate]:
-    rows = connection.execute(ledger_schema.STANDING).fetchall()
-    return [
-        Duplicate(
-            spec, public, minute * 60.0, MakerStart.unpack(maker), life_of(batch),
-            Earlier(fingerprint, earlier_minute * 60.0, MakerStart.unpack(earlier_maker), earlier_life),
-        )
-        for (
-            spec, public, minute, maker, batch, fingerprint, earlier_minute, earlier_maker, earlier_life
-        ) in rows
-    ]  # fmt: skip
-
-
-def _alarm_row(batch: Batch, number: int, found: Duplicate) -> tuple[Any, ...]:
-    earlier = found.earlier
-    return (
-        batch.number, number, found.spec, found.public, batch.minute, found.by.pack(), earlier.fingerprint,
-        int(earlier.recorded_s // 60), earlier.by.pack(), earlier.life,
-    )  # fmt: skip

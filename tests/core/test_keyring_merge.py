@@ -44,3 +44,13 @@ def test_an_import_of_materials_keeps_all_and_ours_current_unless_theirs_goes_on
     goes_on = theirs[: len(ours)] == ours
     assert got[-1] == (theirs[-1] if goes_on else ours[-1])
     assert done.materials_added == [POOL[n].material_id for n in theirs if n not in ours]
+
+
+def test_an_import_leaves_what_pairs_are_known_again_by() -> None:
+    """What is recorded here could not be compared under another key, and this ledger is the one in use."""
+    theirs = dataclasses.replace(document_of(record()), tag_key=b"t" * 32, ledger_id="ab" * 16)
+    ours = dataclasses.replace(OURS, tag_key=b"o" * 32, ledger_id="cd" * 16)
+    after, _ = merge(ours, theirs)
+    assert (after.tag_key, after.ledger_id) == (b"o" * 32, "cd" * 16)
+    after, _ = merge(OURS, theirs)
+    assert (after.tag_key, after.ledger_id) == (b"", ""), "the next start makes one of its own"

@@ -362,6 +362,13 @@ def _holes(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _one_leaf(path: Path) -> None:
+    """No start would read it of itself."""
+    data = bytearray(path.read_bytes())
+    data[-4096:] = b"\xff" * 4096
+    path.write_bytes(data)
+
+
 def _open_mode(path: Path) -> None:
     path.chmod(0o640)
 
@@ -394,6 +401,7 @@ def _another_programs(path: Path) -> None:
     [
         (_garbage, "is damaged, or no ledger at all; put a sound copy of it here"),
         (_holes, "is damaged, or no ledger at all; put a sound copy of it here"),
+        (_one_leaf, "is damaged, or no ledger at all; put a sound copy of it here"),
         (_open_mode, "mode 0640 lets other users in; run: chmod 600"),
         (_link, "is not a regular file, and no link is followed; put a sound copy of it here"),
         (_folder, "is not a regular file"),

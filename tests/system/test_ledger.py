@@ -18,6 +18,8 @@ import pytest
 from kpcache.errors import KMSInvalidStateException
 from kpcache.keyring import document
 from kpcache.keyring.document import Document
+from kpcache.keyring.seal import Unlock
+from kpcache.keyring.vault import Vault
 from tests.system.harness import PATIENCE_S, Daemon, pools, running
 from tests.system.repeating_daemon import SPEC
 
@@ -151,6 +153,32 @@ def test_a_missing_ledger_is_shown_and_the_keyring_knows_the_new_one(tmp_path: P
         assert f"the ledger {first} that was used here is missing" in ledger["rolled_back"]
         assert keyring_of(daemon).ledger_id == ledger["id"] != first
         assert keyring_of(daemon).tag_key == key
+
+
+def test_an_imported_keyring_brings_its_tag_key_and_tells_that_its_ledger_is_not_here(tmp_path: Path) -> None:
+    """It may have come without it: then nothing that was made under it is known again."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    for folder in (there, here):
+        folder.mkdir()
+    with running(there, pools()) as daemon:
+        content = keyring_of(daemon)
+    state = here / "state"
+    state.mkdir(mode=0o700)
+    Vault.import_first(state, content, unlock=Unlock())
+    with running(here, pools()) as daemon:
+        assert keyring_of(daemon).tag_key == content.tag_key
+        assert (
+            f"the ledger {content.ledger_id} that was used here is missing"
+            in (daemon.status()["ledger"]["rolled_back"])
+        )
+    for path in state.glob("ledger.*"):
+        path.unlink()
+    for name in ("ledger.db", "ledger.note"):
+        shutil.copy(there / "state" / name, state)
+    keyring = state / "keyring.json"
+    shutil.copy(there / "state" / "keyring.json", keyring)
+    with running(here, pools()) as daemon:
+        assert daemon.status()["ledger"]["rolled_back"] == "", "the ledger came along"
 
 
 def test_the_ledger_of_another_keyring_is_refused_with_the_cure(tmp_path: Path) -> None:
