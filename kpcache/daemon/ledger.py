@@ -166,7 +166,8 @@ class Ledger:
     def _fail(self, error: Exception) -> None:
         was_available = self.available
         text = str(error)
-        if text != self.fault:
+        # Once: a full disk says now this and now that. What needs another cure is told all the same.
+        if was_available or (isinstance(error, ConfigError) and text != self.fault):
             log.error(
                 "the ledger cannot be used: %s. No new pairs until it can; it is tried again by itself", text
             )
