@@ -185,12 +185,19 @@ class LedgerFile:
             batch.lay_out(batch_number(self._life, self._serial))
         verdict = Verdict(set(), [])
         try:
-            connection.execute(ledger_schema.RECORD, batch.parameters())
-            self.rows += len(batch.rows)
-        except sqlite3.IntegrityError:
-            verdict = self._record_again(connection, batch)
+            try:
+                connection.execute(ledger_schema.RECORD, batch.parameters())
+                self.rows += len(batch.rows)
+            except sqlite3.IntegrityError:
+                verdict = self._record_again(connection, batch)
         except sqlite3.Error as error:
             raise self._closed_by(error) from error
+        except LedgerUnavailableError:
+            raise
+        except BaseException:
+            # A defect, perhaps within a transaction: what came next would seem to be committed.
+            self._drop()
+            raise
         if self._now() - self._noted_s >= _NOTE_INTERVAL_S:
             self._note()
         return verdict
@@ -247,9 +254,13 @@ class LedgerFile:
     def _closed_by(
         self, error: sqlite3.Error, duplicates: list[Duplicate] | None = None
     ) -> LedgerUnavailableError:
+        self._drop()
+        return LedgerUnavailableError(f"{self.path}: {error}", duplicates)
+
+    def _drop(self) -> None:
+        """Never use this connection again."""
         connection, self._connection = self._connected(), None
         ledger_sqlite.close(connection)
-        return LedgerUnavailableError(f"{self.path}: {error}", duplicates)
 
     def _note(self) -> None:
         """Best effort: what is not noted is less to compare with at the next start, and nothing more."""

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpcache.daemon import ledger_note
+from kpcache.daemon import ledger_note, ledger_sqlite
 from kpcache.daemon.ledger_batch import Batch, Made, MakerStart, batch_number, life_of
 from kpcache.daemon.ledger_file import MAX_EVIDENCE, LedgerFile, LedgerUnavailableError
 from kpcache.errors import ConfigError
@@ -229,6 +229,23 @@ def test_a_true_duplicate_in_a_batch_that_failed_is_still_found(folder: Path) ->
     assert len(verdict.duplicates) == 1
     file.close()
     assert len(open_file(folder, file.id).standing) == 1, "one evidence, however many attempts"
+
+
+def test_a_defect_within_a_transaction_leaves_none_open(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what is recorded next would be acknowledged, and never committed."""
+    file = open_file(folder)
+    record(file, [1])
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger_sqlite, "conflicts", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            record(file, [1], [2])
+    file.connect()
+    assert refused(file, [3]) == []
+    with sqlite3.connect(folder / "ledger.db") as rows:
+        assert rows.execute("SELECT count(*) FROM tags").fetchone() == (2,)
+    rows.close()
 
 
 def test_duplicates_are_told_though_the_alarm_cannot_be_written(folder: Path) -> None:
