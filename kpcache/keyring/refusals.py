@@ -1,7 +1,7 @@
 """Why a keyring file is not used, not made, or not written over, and what helps."""
 
 import shlex
-from typing import Literal
+from typing import Final, Literal
 
 from kpcache.core.contract import shown
 from kpcache.errors import ConfigError
@@ -11,6 +11,8 @@ from kpcache.keyring.seal import Sealer
 from kpcache.keyring.store import FILE_NAME, MARK_NAME, PREVIOUS_NAME, Store
 
 Create = Literal["if_empty", "never"]
+# The daemon's ledger, whose tags can be compared under the lost keyring's tag key alone.
+_LEDGER_NAMES: Final = ("ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.note")
 
 
 def require_may_create(store: Store, create: Create) -> None:
@@ -29,7 +31,7 @@ def why_not_made(store: Store, create: Create) -> str:
     if store.is_marked():
         return (
             f"{store.path}: missing, yet it was made here, as {MARK_NAME} beside it says; {restore}; "
-            f"or, to begin anew and give up every blob made here, run: rm {_and_previous(store)}"
+            f"or, to begin anew and give up every blob made here, run: rm {_and_what_it_leaves(store)}"
         )
     if create == "never":
         return (
@@ -45,11 +47,13 @@ def why_not_made(store: Store, create: Create) -> str:
     return ""
 
 
-def _and_previous(store: Store) -> str:
+def _and_what_it_leaves(store: Store) -> str:
     """All that tells of an earlier keyring, for a shell."""
     paths = [store.mark_path]
     if store.has_previous():
         paths.append(store.path.with_name(PREVIOUS_NAME))
+    present = store.strangers()
+    paths += [store.path.with_name(name) for name in _LEDGER_NAMES if name in present]
     return " ".join(shlex.quote(str(path)) for path in paths)
 
 
