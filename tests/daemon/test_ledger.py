@@ -242,7 +242,7 @@ async def test_an_administrator_is_told_when_the_disk_does_not_do_it(
 def test_512_tags_are_committed_beside_a_saturated_loop_in_50_ms(tmp_path: Path) -> None:
     """In a thread, as the daemon does it, while another thread never lets go of the interpreter by itself.
 
-    The best of up to three rounds, since other programs may have the CPU: row by row it takes ten times as long.
+    The best of up to three rounds, since others may have the CPU: row by row it takes ten times as long.
     """
     file = open_file(tmp_path)
     numbers = itertools.count()
