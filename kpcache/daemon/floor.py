@@ -201,7 +201,7 @@ class Floor:
         """A shard is gone, and its makers with it."""
         for key in [key for key in self._makers if key[0] == shard]:
             del self._makers[key]
-        for spec, count in self._unrecorded.pop(shard, Counter()).items():
+        for spec, count in (+self._unrecorded.pop(shard, Counter())).items():
             self._stock.pools[spec].book.discard(State.CHECKED, "worker_lost", count)
         self.wanted.set()
 
