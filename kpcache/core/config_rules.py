@@ -66,13 +66,13 @@ def auto_or_integer(low: int, high: int) -> Rule[int]:
     return rule
 
 
-def number(low: float, high: float) -> Rule[float]:
-    """A finite number, both ends included."""
+def number(low: float, high: float, what: str = "a number") -> Rule[float]:
+    """A finite number, both ends included. True and false are no numbers here."""
 
     def rule(value: object) -> float:
-        if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
-            raise Unfit(f"a number from {low:g} to {high:g}")
-        return float(value)  # type: ignore[arg-type]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise Unfit(f"{what} from {low:g} to {high:g}")
+        return float(value)
 
     return rule
 
@@ -109,14 +109,8 @@ def spec_or_all(value: object) -> str:
 
 
 def seconds(low: float, high: float) -> Rule[float]:
-    """A finite number of seconds, both ends included."""
-
-    def rule(value: object) -> float:
-        if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
-            raise Unfit(f"a number of seconds from {low:g} to {high:g}")
-        return float(value)  # type: ignore[arg-type]
-
-    return rule
+    """As ``number``."""
+    return number(low, high, "a number of seconds")
 
 
 def one_of(*choices: str) -> Rule[str]:

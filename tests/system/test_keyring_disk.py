@@ -1,35 +1,18 @@
 """A disk that is really full, at each place where a write of the keyring can meet it."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.system import own_disk
 from tests.system.harness import PATIENCE_S
-
-ROOT = Path(__file__).parents[2]
-# A mount namespace of our own; who is not root gets it with a user namespace in which they are.
-UNSHARE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
     """For each kind of change and of room: whether it was made, by how much room was left."""
     folder = tmp_path_factory.mktemp("disk")
-    trial = [*UNSHARE, "mount", "-t", "tmpfs", "kpcache-test", str(folder)]
-    try:
-        tried = subprocess.run(trial, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("a full disk was NOT tested: there is no unshare(1), of util-linux")
-    if tried.returncode:
-        pytest.skip(f"a full disk was NOT tested: mounting is not allowed here: {tried.stderr.strip()}")
-    done = subprocess.run(
-        [*UNSHARE, sys.executable, "-m", "tests.system.full_disk", str(folder)],
-        capture_output=True, text=True, check=False, timeout=PATIENCE_S, cwd=ROOT,
-    )  # fmt: skip
+    done = own_disk.run("tests.system.full_disk", folder, PATIENCE_S)
     assert done.returncode == 0, done.stderr
     told: dict[str, list[int]] = json.loads(done.stdout)
     return told

@@ -1,30 +1,17 @@
 """A disk that is really full under the ledger of a real daemon."""
 
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-import pytest
-
+from tests.system import own_disk
 from tests.system.harness import PATIENCE_S, pools, running
 from tests.system.stalling_daemon import STALL_S
-from tests.system.test_keyring_disk import ROOT, UNSHARE
 
 
 def test_a_full_disk_stops_new_pairs_only_and_is_over_when_there_is_room(tmp_path: Path) -> None:
     """What is seen is checked where it happens, in ``full_ledger``."""
-    trial = [*UNSHARE, "mount", "-t", "tmpfs", "kpcache-test", str(tmp_path)]
-    try:
-        tried = subprocess.run(trial, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("a full disk was NOT tested: there is no unshare(1), of util-linux")
-    if tried.returncode:
-        pytest.skip(f"a full disk was NOT tested: mounting is not allowed here: {tried.stderr.strip()}")
-    done = subprocess.run(
-        [*UNSHARE, sys.executable, "-m", "tests.system.full_ledger", str(tmp_path)],
-        capture_output=True, text=True, check=False, timeout=3 * PATIENCE_S, cwd=ROOT,
-    )  # fmt: skip
+    done = own_disk.run("tests.system.full_ledger", tmp_path, 3 * PATIENCE_S)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
