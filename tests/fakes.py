@@ -21,6 +21,7 @@ from kpcache.core.limits import Limits
 from kpcache.core.pair import Pair, handover_digest
 from kpcache.core.pool import State
 from kpcache.daemon.dispatcher import Dispatcher, Gate
+from kpcache.daemon.fence import Fence
 from kpcache.daemon.ledger_batch import Made
 from kpcache.daemon.pools import PoolPlan
 from kpcache.daemon.stock import Stock
@@ -97,6 +98,19 @@ def book_is_balanced(stock: Stock) -> bool:
     return True
 
 
+class FakeSource:
+    """Tells a generation: the one that a test says."""
+
+    mode = "stand-in"
+    path = "/a/file"
+
+    def __init__(self, generation: int = 0) -> None:
+        self.generation = generation
+
+    def read(self) -> int:
+        return self.generation
+
+
 class FakeShards:
     """Plays all shards to a stock: notes draws, and answers them when told."""
 
@@ -112,16 +126,27 @@ class FakeShards:
         self.burns: list[tuple[int, str, int]] = []
         self.plans_asked = 0
         self.forecast: Forecast | None = None
+        self.source = FakeSource()
         self.stock = Stock(
             pools or {SPEC: PoolPlan(8, 2)},
             self._send_draw,
             lambda *burn: self.burns.append(burn),
             self._needs_plan,
             lambda _spec, _ahead: self.forecast,
+            Fence(self.source),
             kept_percent=kept_percent,
             buckets=Buckets(rules) if rules else None,
             clock=clock,
         )
+
+        self.stock.fence.on_change(self._burn_copied)
+
+    def _burn_copied(self) -> None:
+        """As the daemon does when its machine was copied."""
+        self.draws.clear()
+        self.stock.burn_ready("copied")
+        for shard in {shard for pool in self.stock.pools.values() for shard in pool.held}:
+            self.stock.lose_shard(shard, "copied")
 
     def _send_draw(self, shard: int, spec: str, count: int) -> None:
         self.draws.append((shard, spec, count))
@@ -140,7 +165,7 @@ class FakeShards:
     def deliver(self, damage: Callable[[Pair], Pair] = lambda pair: pair) -> list[Pair]:
         """Answer the oldest draw; returns what was sent. ``damage`` may change pairs on the way."""
         shard, spec, count = self.draws.pop(0)
-        pairs = [damage(fake_pair(spec)) for _ in range(count)]
+        pairs = [damage(fake_pair(spec, self.source.generation)) for _ in range(count)]
         self.stock.receive(shard, spec, pairs)
         return pairs
 

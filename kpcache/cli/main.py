@@ -6,7 +6,20 @@ import sys
 from collections.abc import Sequence
 
 from kpcache import __version__
-from kpcache.cli import check_config, clear_alarm, decrypt, get, keyring, ledger, plan, serve, status, wait
+from kpcache.cli import (
+    check_config,
+    clear_alarm,
+    decrypt,
+    get,
+    keyring,
+    ledger,
+    plan,
+    quiesce,
+    resume,
+    serve,
+    status,
+    wait,
+)
 from kpcache.cli.output import UsageError, complain, drop, in_words
 from kpcache.errors import KpcacheError
 
@@ -19,6 +32,8 @@ _COMMANDS = {
     "keyring": keyring,
     "ledger": ledger,
     "clear-alarm": clear_alarm,
+    "quiesce": quiesce,
+    "resume": resume,
     "plan": plan,
     "check-config": check_config,
 }

@@ -13,7 +13,9 @@ from kpcache.cli.output import moment
 from kpcache.core.text import printable
 
 _WIDTH_WITHOUT_TERMINAL = 120
-_STATE_STYLES = {"up": "green", "starting": "yellow", "backoff": "yellow", "failed": "red"}
+_STATE_STYLES = {
+    "up": "green", "starting": "yellow", "backoff": "yellow", "stopped": "yellow", "failed": "red",
+}  # fmt: skip
 
 
 class _Console(Console):
@@ -45,7 +47,7 @@ def status_view(status: Mapping[str, Any], socket: str | None) -> Group:
 def headline(status: Mapping[str, Any], socket: str | None) -> Text:
     words = ["full" if status["full"] else "ready" if status["ready"] else "filling"]
     if not status["issuing"]:
-        words = ["NOT ISSUING"]
+        words = ["QUIESCED, see kpcache resume" if status["quiesced"] else "NOT ISSUING"]
     if status["draining"]:
         words.append("draining")
     refill = status["refill"]

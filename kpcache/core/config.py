@@ -5,7 +5,7 @@ on who runs the daemon, and on which machine, comes in as ``Defaults``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,11 +45,17 @@ class DaemonSettings:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """``shards`` and ``makers`` are numbers of processes, "auto" already resolved; shards <= makers."""
+    """``shards`` and ``makers`` are numbers of processes, "auto" already resolved; shards <= makers.
+
+    A maker is replaced by a new process at the end of an order, after ``maker_max_keys`` keys or
+    ``maker_max_age_s``.
+    """
 
     shards: Annotated[int, rules.auto_or_integer(1, 64)] = 0
     makers: Annotated[int, rules.auto_or_integer(1, 1024)] = 0
     scheduling: Annotated[str, rules.one_of("idle", "batch", "normal")] = "idle"
+    maker_max_keys: Annotated[int, rules.integer(1, 10_000_000)] = 10_000
+    maker_max_age_s: Annotated[float, rules.seconds(1, 86_400)] = 3600.0
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,15 @@ class LedgerSettings:
 
 
 @dataclass(frozen=True)
+class CloneGuardSettings:
+    """What tells that the machine was copied: paths of the VMClock device and of the kernel's log; empty: it
+    is not looked at."""
+
+    vmclock: Annotated[str, rules.file_or_none] = "/dev/vmclock0"
+    kernel_log: Annotated[str, rules.file_or_none] = "/dev/kmsg"
+
+
+@dataclass(frozen=True)
 class AwsSettings:
     """AWS keys are not in this version: ``enabled`` can only be false."""
 
@@ -163,6 +178,7 @@ class Config:
     metrics: MetricsSettings
     keyring: KeyringSettings
     ledger: LedgerSettings
+    clone_guard: CloneGuardSettings
     aws: AwsSettings
 
 
@@ -191,6 +207,7 @@ def load(mapping: Mapping[str, object], *, defaults: Defaults) -> Config:
         metrics=section(MetricsSettings, table(mapping, "metrics"), "metrics"),
         keyring=section(KeyringSettings, table(mapping, "keyring"), "keyring"),
         ledger=section(LedgerSettings, table(mapping, "ledger"), "ledger"),
+        clone_guard=section(CloneGuardSettings, table(mapping, "clone_guard"), "clone_guard"),
         aws=section(AwsSettings, table(mapping, "aws"), "aws"),
     )
     _check_places(config.daemon)
@@ -239,7 +256,7 @@ def _workers(mapping: Mapping[str, object], usable_cpus: int) -> WorkerSettings:
         raise ConfigError(
             f"workers.shards = {shards}: must be at most workers.makers ({makers}), each shard needs a maker"
         )
-    return WorkerSettings(shards, makers, asked.scheduling)
+    return replace(asked, shards=shards, makers=makers)
 
 
 def _pools(given: Mapping[str, object]) -> dict[str, PoolSettings]:

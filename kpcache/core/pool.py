@@ -52,10 +52,12 @@ IN_HAND = (State.MADE, State.CHECKED, State.RECORDED, State.DRAWN, State.TAKEN)
 # Why pairs are burnt: a closed set, since each is a metric's label.
 REASONS = frozenset(
     {
+        "copied",  # the machine was copied while it was there: another copy may give it out
         "client_gone",  # the client left, or its connection broke, before its answer was written
         "damaged",  # the hand-over digest did not match: bytes changed between maker and daemon
         "duplicate",  # a tag was known: the random source must be presumed broken
         "not_issuing",  # the alarm was raised while a client's answer was being made
+        "quiesced",  # burnt for a snapshot of the machine
         "request_failed",  # the answer could not be built
         "shutdown",  # left over when the daemon stopped
         "too_old",  # it was not asked for within its pool's max_age_s
@@ -115,6 +117,10 @@ class PoolBook:
     @property
     def ready(self) -> int:
         return self._counts[State.READY]
+
+    @property
+    def taken(self) -> int:
+        return self._counts[State.TAKEN]
 
     @property
     def in_hand(self) -> int:

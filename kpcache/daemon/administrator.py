@@ -27,6 +27,7 @@ from kpcache.daemon.dispatcher import PING, Dispatcher, Gate, PairOrder, drainin
 from kpcache.daemon.key_methods import admitted
 from kpcache.daemon.keyring_watch import KeyringWatch
 from kpcache.daemon.notices import log, log_defect
+from kpcache.daemon.quiesce import Quiescence
 from kpcache.errors import (
     DependencyError,
     KeyUnavailableException,
@@ -51,7 +52,7 @@ _MAX_SUBJECTS: Final = 5
 _OVERFLOW_UID: Final = 65534  # user_namespaces(7): stands for every user that this namespace does not know
 
 
-# What is done about the alarm or the ledger: the answer, and what of it is for the log.
+# What is done about the alarm, the ledger or a snapshot: the answer, and what of it is for the log.
 Act = Callable[[], Awaitable[tuple[dict[str, Any], list[str]]]]
 
 
@@ -114,6 +115,7 @@ class Administrator:
         default_alias: str,
         limits: Limits,
         incidents: Incidents,
+        quiescence: Quiescence,
         *,
         now: Callable[[], float] = time.time,
         uptime: Callable[[], float] = uptime,
@@ -135,6 +137,8 @@ class Administrator:
         self._acts: dict[str, Act] = {
             "kpcache.ClearAlarm": incidents.clear_alarm,
             "kpcache.AcknowledgeLedger": incidents.acknowledge_ledger,
+            "kpcache.Quiesce": quiescence.quiesce,
+            "kpcache.Resume": quiescence.resume,
         }
         self._watch = KeyringWatch(vault, self._adopt)
         self._put, self._take = trio.open_memory_channel[Change](MAX_WAITING)

@@ -25,6 +25,7 @@ from kpcache.daemon.stock import Stock
 from kpcache.errors import (
     AccessDeniedException,
     KMSInvalidStateException,
+    KpcacheError,
     ThrottlingException,
     UnsupportedOperationException,
     ValidationException,
@@ -35,6 +36,10 @@ PING: Final = "kpcache.Ping"
 _STATUS: Final = "kpcache.Status"
 # Not KMS's, and answered while the daemon drains too: this is how one sees that it does.
 _OWN_METHODS: Final = frozenset({PING, _STATUS})
+
+
+# What taking a snapshot may take.
+_SNAPSHOT_S: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -50,20 +55,23 @@ class PairOrder:
 
 @dataclass(slots=True)
 class Gate:
-    """What keeps pairs from being given out: the alarm; a ledger that cannot be written, where that is
-    configured; the drain before the stop."""
+    """What keeps pairs from being given out: the alarm; a snapshot to be taken; a ledger that cannot be
+    written, where that is configured; the drain before the stop."""
 
     alarm: bool = False
+    quiesced: bool = False
     ledger_down: bool = False
     draining: bool = False
 
     @property
     def issuing(self) -> bool:
-        return not (self.alarm or self.ledger_down)
+        return not (self.alarm or self.quiesced or self.ledger_down)
 
-    def refusal(self) -> KMSInvalidStateException:
+    def refusal(self) -> KpcacheError:
         """Why not, to whoever asks for a pair."""
-        return not_issuing() if self.alarm else ledger_down()
+        if self.alarm:
+            return not_issuing()
+        return quiesced() if self.quiesced else ledger_down()
 
 
 class Dispatcher:
@@ -124,7 +132,7 @@ class Dispatcher:
     def build(self, order: PairOrder, pair: Pair) -> dict[str, Any]:
         """KMS's answer. Raises ``KpcacheError``; the pair is then burnt."""
         if not self._gate.issuing:  # the alarm may have been raised while this request waited
-            self._stock.burn(order.spec, "not_issuing")
+            self._stock.burn(order.spec, "quiesced" if self._gate.quiesced else "not_issuing")
             raise self._gate.refusal()
         try:
             wrapped = self._keyring.encrypt(order.key, pair.private, order.context)
@@ -189,6 +197,16 @@ class Dispatcher:
 def draining() -> ThrottlingException:
     """The refusal of whatever comes while the daemon stops."""
     return ThrottlingException("the daemon is stopping; connect again", reason="draining", retry_after_s=1.0)
+
+
+def quiesced() -> ThrottlingException:
+    """The refusal of every request for a pair while a snapshot of the machine is taken: it passes."""
+    return ThrottlingException(
+        "no pair is given out while a snapshot of this machine is taken: kpcache quiesce began that, and "
+        "kpcache resume ends it",
+        reason="quiesced",
+        retry_after_s=_SNAPSHOT_S,
+    )
 
 
 def not_issuing() -> KMSInvalidStateException:

@@ -76,7 +76,7 @@ class Floor:
         self._unrecorded: dict[int, Counter[str]] = {}
         self._makers: dict[tuple[int, int], _Maker] = {}
         self._last_number = 0
-        self._stopped = False
+        self._stopped_for: set[str] = set()
         # Its deadline is when manners may let makers do what they keep them from now.
         self._quiet = trio.CancelScope()
         self.wanted = trio.Event()  # set by whoever took pairs; ``run`` plans soon after
@@ -92,13 +92,13 @@ class Floor:
             self.plan()
             await trio.sleep(refill.PLAN_INTERVAL_S)
 
-    def stop(self) -> None:
-        """Order nothing more: the daemon drains, or the alarm was raised."""
-        self._stopped = True
+    def stop(self, why: str) -> None:
+        """Order nothing more: the daemon drains, the alarm was raised, or a snapshot is to be taken."""
+        self._stopped_for.add(why)
 
-    def resume(self) -> None:
-        """Order again what is missing: the alarm was cleared."""
-        self._stopped = False
+    def resume(self, why: str) -> None:
+        """Order again what is missing, unless it was stopped for another reason as well."""
+        self._stopped_for.discard(why)
         self.wanted.set()
 
     @property
@@ -124,7 +124,7 @@ class Floor:
     def plan(self) -> None:
         """Give every idle maker its next order, if any pair is missing, and busy ones a second."""
         self._quiet.deadline = math.inf
-        if self._stopped or not self._ledger.accepts:
+        if self._stopped_for or not self._ledger.accepts:
             return
         self._planner.size()
         idle = self._views_of_makers(orders=0)
@@ -197,12 +197,12 @@ class Floor:
         self._makers.pop((shard, maker), None)
         self.wanted.set()
 
-    def lose_shard(self, shard: int) -> None:
+    def lose_shard(self, shard: int, reason: str = "worker_lost") -> None:
         """A shard is gone, and its makers with it."""
         for key in [key for key in self._makers if key[0] == shard]:
             del self._makers[key]
         for spec, count in (+self._unrecorded.pop(shard, Counter())).items():
-            self._stock.pools[spec].book.discard(State.CHECKED, "worker_lost", count)
+            self._stock.pools[spec].book.discard(State.CHECKED, reason, count)
         self.wanted.set()
 
     def made(self, by: MakerStart, number: int, spec: str, rows: Sequence[Any], keygen_s: float) -> None:

@@ -20,20 +20,23 @@ from kpcache.daemon.administrator import Administrator
 from kpcache.daemon.alarm import Alarm, Incidents
 from kpcache.daemon.aws_unlock import unlock_of
 from kpcache.daemon.dispatcher import Dispatcher, Gate
+from kpcache.daemon.fence import Fence
 from kpcache.daemon.ledger import Ledger
 from kpcache.daemon.ledger_file import LedgerFile
 from kpcache.daemon.ledger_start import open_ledger
 from kpcache.daemon.notices import ReporterHandler, UnhurriedReporter, log, log_defect
 from kpcache.daemon.pooling import pooling
+from kpcache.daemon.quiesce import Quiescence
 from kpcache.daemon.reporter import Reporter
 from kpcache.daemon.retirement import retire_old
 from kpcache.daemon.server import Server
 from kpcache.daemon.state import close_listener, listen, locked_folder
 from kpcache.daemon.status import StatusMaker, keyring_status
-from kpcache.daemon.supervisor import Supervisor
+from kpcache.daemon.supervisor import MakerSettings, Supervisor
 from kpcache.errors import ConfigError
 from kpcache.keyring import Keyring
 from kpcache.keyring.vault import Vault
+from kpcache.worker.generation import open_source
 from kpcache.worker.process import StartError, protect
 
 # A worker comes up in a fraction of a second; if none does, serving (and saying why) beats waiting on.
@@ -118,11 +121,14 @@ class Daemon:
         self._told_to_stop = trio.Event()
         self._told_to_hurry = trio.Event()
         self._limits = _limits(config)
+        self._fence = Fence(*open_source(config.clone_guard.vmclock, config.clone_guard.kernel_log))
+        workers = config.workers
         self._supervisor = Supervisor(
-            _placement(config.workers.shards, config.workers.makers),
-            config.workers.scheduling,
-            generation=0,
-            tag_key=vault.content.tag_key,
+            _placement(workers.shards, workers.makers),
+            MakerSettings(
+                vault.content.tag_key, workers.scheduling, workers.maker_max_keys, workers.maker_max_age_s
+            ),
+            self._fence,
         )
         self._alarm = Alarm(self._gate, stop=self._stop_issuing, resume=self._issue_again)
         self._ledger = Ledger(
@@ -133,11 +139,13 @@ class Daemon:
             availability=self._ledger_is,
         )
         cpus = len(os.sched_getaffinity(0))
-        self._stock, self._floor, self._learned = pooling(config, self._supervisor, self._ledger, cpus)
+        self._stock, self._floor, self._learned = pooling(
+            config, self._supervisor, self._ledger, self._fence, cpus
+        )
         alias = config.keyring.default_alias
         keyring = Keyring(vault.content, time.monotonic, os.urandom)
         self._status = StatusMaker(
-            self._stock, self._supervisor, self._gate, self._floor, self._ledger, self._alarm,
+            self._stock, self._supervisor, self._gate, self._fence, self._floor, self._ledger, self._alarm,
             lambda: keyring_status(keyring, alias, vault.is_sealed, self._administrator.fault),
             config.daemon.ready_level,
         )  # fmt: skip
@@ -145,9 +153,14 @@ class Daemon:
         self._administrator = Administrator(
             self._dispatcher, self._gate, vault, keyring, alias, self._limits,
             Incidents(self._alarm, self._ledger),
+            Quiescence(
+                self._gate, self._stock, self._floor, self._supervisor, keyring, self._fence,
+                self._limits.message_timeout_s,
+            ),
         )  # fmt: skip
         self._server = Server(self._dispatcher, self._stock, self._limits)
         self._status.watch_clients(lambda: self._server.connections, self._server.clients)
+        self._fence.on_change(lambda: self._burn_copied(keyring))
         self._ledger_is(not ledger_fault)
         if ledger.standing:
             self._alarm.find(ledger.standing, True)
@@ -160,6 +173,7 @@ class Daemon:
                 workers.start_soon(self._floor.run)
                 workers.start_soon(self._ledger.run)
                 workers.start_soon(retire_old, self._stock)
+                workers.start_soon(self._fence.watch)
                 if self._learned is not None:
                     workers.start_soon(self._learned.run)
                 workers.start_soon(self._administrator.run)
@@ -216,19 +230,29 @@ class Daemon:
         self._gate.draining = True
         timeout_s = self._limits.wait_timeout_s + DRAIN_MARGIN_S
         await _first_of(self._server.wait_no_answers_owed, self._told_to_hurry.wait, timeout_s)
-        self._floor.stop()
+        self._floor.stop("drain")
 
     def _stop_issuing(self) -> None:
         """Fail closed, at the alarm: no pair made so far is ever issued, and their makers make no other."""
-        self._floor.stop()
+        self._floor.stop("alarm")
         self._stock.dismiss_queues(self._gate.refusal)
         self._stock.burn_ready("not_issuing")
-        self._supervisor.replace_shards("the alarm was raised")
+        self._supervisor.replace_shards("the alarm was raised", "not_issuing")
 
     def _issue_again(self) -> None:
         """The alarm was cleared; what was on its way to the ready sets when it was raised is burnt too."""
         self._stock.burn_ready("not_issuing")
-        self._floor.resume()
+        self._floor.resume("alarm")
+
+    def _burn_copied(self, keyring: Keyring) -> None:
+        """This machine was loaded from a snapshot: what it held then, another copy may hold as well."""
+        log.warning(
+            "this machine was copied, or restored from a snapshot: all pairs made before are burnt, and "
+            "their makers replaced (generation %d now, by %s)", self._fence.number, self._fence.source.mode,
+        )  # fmt: skip
+        self._stock.burn_ready("copied")
+        self._supervisor.replace_shards("the machine was copied", "copied")
+        keyring.new_epoch()
 
     def _ledger_is(self, available: bool) -> None:
         if self._config.ledger.when_unavailable == "stop":

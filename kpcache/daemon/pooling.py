@@ -9,6 +9,7 @@ from kpcache.core.config import Config, PoolSettings
 from kpcache.core.specs import SPECS
 from kpcache.core.targets import Bounds, Targets
 from kpcache.daemon.brakes import Brakes, stalled_s
+from kpcache.daemon.fence import Fence
 from kpcache.daemon.floor import Floor, Recorder
 from kpcache.daemon.learned import Learned
 from kpcache.daemon.planner import Planner
@@ -27,8 +28,8 @@ class Pooling(NamedTuple):
     learned: Learned | None
 
 
-def pooling(config: Config, supervisor: Supervisor, ledger: Recorder, cpus: int) -> Pooling:
-    """The parts, wired to ``supervisor`` and ``ledger``; ``cpus`` may be used."""
+def pooling(config: Config, supervisor: Supervisor, ledger: Recorder, fence: Fence, cpus: int) -> Pooling:
+    """The parts, wired to ``supervisor``, ``ledger`` and ``fence``; ``cpus`` may be used."""
     floor: Floor
     stock = Stock(
         {spec: _plan(settings) for spec, settings in config.pools.items()},
@@ -36,6 +37,7 @@ def pooling(config: Config, supervisor: Supervisor, ledger: Recorder, cpus: int)
         supervisor.send_burn,
         lambda: floor.wanted.set(),
         lambda spec, ahead: floor.forecast(spec, ahead),
+        fence,
         kept_percent=config.requests.keep_back_percent,
         buckets=Buckets([limit.rule for limit in config.limits]) if config.limits else None,
     )

@@ -103,7 +103,7 @@ class Session:
         while True:
             event = self._answer_what_is_ready()
             if isinstance(event, Broken):
-                self._outbox.post(event.farewell, [])
+                self._outbox.post(event.farewell)
             if event is not NEED_DATA:
                 self.scope.deadline = _NEVER  # what it waits for now is ours to do
             if not self._outbox.is_empty:
@@ -130,6 +130,7 @@ class Session:
         connection = self._connection
         replies: list[bytes] = []
         specs: list[str] = []
+        generation = self._stock.fence.number
         event: object
         for _ in range(_MESSAGES_PER_TURN):
             event = connection.next_event()
@@ -146,7 +147,7 @@ class Session:
         else:
             event = None
         if replies:
-            self._outbox.post(replies[0] if len(replies) == 1 else b"".join(replies), specs)
+            self._outbox.post(replies[0] if len(replies) == 1 else b"".join(replies), specs, generation)
         return event
 
     def _begin(self, request: Request) -> tuple[bytes, str]:
@@ -171,17 +172,18 @@ class Session:
     async def _wait_and_answer(self, request: Request, work: PairOrder, waiter: Waiter) -> None:
         try:
             pair = await self._dispatcher.wait(waiter)
-            reply, specs = self._fulfil(request, work, pair), [work.spec]
+            reply = self._fulfil(request, work, pair)
         except Exception as error:
-            reply, specs = self._refuse(request, error), []
-        self._outbox.post(reply, specs)
+            self._outbox.post(self._refuse(request, error))
+        else:
+            self._outbox.post(reply, [work.spec], pair.generation)
 
     async def _answer_change(self, request: Request, change: Change) -> None:
         try:
             reply = self._connection.answer(request.msgid, await change.answer())
         except Exception as error:
             reply = self._refuse(request, error)
-        self._outbox.post(reply, [])
+        self._outbox.post(reply)
 
     def _fulfil(self, request: Request, work: PairOrder, pair: Pair) -> bytes:
         """The reply with this pair in it. Whatever fails, the pair is burnt."""

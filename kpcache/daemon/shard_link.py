@@ -47,6 +47,7 @@ class ShardLink:
         self._draw_owed = trio.Event()
         self._last_words = ""
         self._fault = ""
+        self._is_deaf = False  # what it says now counts no more: its pairs are burnt, in the books as well
 
     def send(self, message: list[Any]) -> None:
         """Write a message to the shard; returns at once. Whatever cannot arrive is void with the shard."""
@@ -65,9 +66,15 @@ class ShardLink:
             self.give_up("does not read what it is sent")
 
     def give_up(self, fault: str) -> None:
-        """End this shard: ``fault`` is why."""
+        """Kill this shard: ``fault`` is why."""
+        self._is_deaf = True
         self._fault = self._fault or fault
         self._scope.cancel()
+
+    def end(self) -> None:
+        """Tell this shard to forget all that it holds, and end."""
+        self.send(["end"])
+        self._is_deaf = True
 
     async def run(self) -> str:
         """Start the shard and serve its pipe until it is gone. Returns why it ended, in printable words.
@@ -126,6 +133,8 @@ class ShardLink:
                 if not data:
                     return
                 for message in reader.feed(data):
+                    if self._is_deaf:
+                        return
                     if message[0] == "batch":
                         self._owed.popleft()  # IndexError: nobody drew this
                     self._handle(message)

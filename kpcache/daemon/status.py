@@ -9,6 +9,7 @@ from kpcache import __version__
 from kpcache.core.readiness import FULL, is_reached
 from kpcache.daemon.alarm import Alarm
 from kpcache.daemon.dispatcher import Gate
+from kpcache.daemon.fence import Fence
 from kpcache.daemon.floor import Floor
 from kpcache.daemon.ledger import Ledger
 from kpcache.daemon.pools import Pool
@@ -57,6 +58,7 @@ class StatusMaker:
         stock: Stock,
         supervisor: Supervisor,
         gate: Gate,
+        fence: Fence,
         floor: Floor,
         ledger: Ledger,
         alarm: Alarm,
@@ -68,6 +70,7 @@ class StatusMaker:
         self._stock = stock
         self._supervisor = supervisor
         self._gate = gate
+        self._fence = fence
         self._floor = floor
         self._ledger = ledger
         self._alarm = alarm
@@ -98,7 +101,10 @@ class StatusMaker:
             "ready_level": self._ready_level,
             "full": self.is_full,
             "issuing": self._gate.issuing,
-            "clone_guard": "none",
+            "clone_guard": self._fence.source.mode,
+            "clone_guard_lacks": "; ".join(self._fence.lacks),
+            "generation": self._fence.number,
+            "quiesced": self._gate.quiesced,
             "draining": self._gate.draining,
             "uptime_s": round(trio.current_time() - self._started, 3),
             "pools": {spec: pool_status(pool) for spec, pool in pools.items()},

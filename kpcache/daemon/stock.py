@@ -16,6 +16,7 @@ from kpcache.core.forecast import Forecast
 from kpcache.core.pair import Pair
 from kpcache.core.pool import State
 from kpcache.daemon import refusals
+from kpcache.daemon.fence import Fence
 from kpcache.daemon.pools import Pool, PoolPlan, Waiter
 from kpcache.errors import KpcacheError
 
@@ -29,7 +30,7 @@ Forecaster = Callable[[str, int], Forecast | None]
 
 class Stock:
     """All pools. ``send_draw(shard, spec, count)`` asks a shard, ``send_burn`` has it forget the oldest;
-    ``needs_plan()`` tells of missing pairs."""
+    ``needs_plan()`` tells of missing pairs. ``fence`` tells of copies of this machine."""
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Stock:
         send_burn: Callable[[int, str, int], None],
         needs_plan: Callable[[], None],
         forecast: Forecaster,
+        fence: Fence,
         *,
         kept_percent: float = 0.0,
         buckets: Buckets | None = None,
@@ -45,6 +47,7 @@ class Stock:
     ) -> None:
         now = clock()
         self.pools = {spec: Pool(spec, plan, kept_percent, now) for spec, plan in pools.items()}
+        self.fence = fence
         self._clock = clock
         self._send_draw = send_draw
         self._send_burn = send_burn
@@ -61,6 +64,7 @@ class Stock:
         """
         pool, now = self.pools[spec], self._clock()
         desk = pool.desk
+        self.fence.stands()  # if not, the ready sets are empty now
         desk.asked(who.uid, now)
         if self._buckets is not None and (wait_s := self._buckets.take(who.uid, spec, now)):
             raise refusals.too_fast(spec, wait_s)
@@ -208,32 +212,39 @@ class Stock:
         pool.book.move(State.HELD, State.DRAWN, asked)
         pool.ready_ages.keep(len(pool.ready))
         for pair, made in zip(pairs, ages, strict=True):
-            if pair.spec == spec and pair.is_intact():
+            if pair.spec != spec or not pair.is_intact():
+                pool.book.discard(State.DRAWN, "damaged")
+                damaged += 1
+            elif pair.generation != self.fence.number:
+                pool.book.discard(State.DRAWN, "copied")
+            else:
                 pool.book.move(State.DRAWN, State.READY)
                 pool.ready.append(pair)
                 pool.ready_ages.add(made, 1)
-            else:
-                pool.book.discard(State.DRAWN, "damaged")
-                damaged += 1
         self.retire(pool, now)
         self._serve_waiters(pool, now)
         self._draw_ahead(pool, now)
         self._needs_plan()
         return damaged
 
-    def lose_shard(self, shard: int) -> None:
+    def lose_shard(self, shard: int, reason: str = "worker_lost") -> None:
         """A shard is gone, and with it what it held and what it was about to hand over."""
         for pool in self.pools.values():
             pool.drawing.pop(shard, None)
             pool.held_ages.pop(shard, None)
             lost = pool.held.pop(shard, 0)
             if lost:
-                pool.book.discard(State.HELD, "worker_lost", lost)
+                pool.book.discard(State.HELD, reason, lost)
             self._draw_ahead(pool, self._clock())
         self._needs_plan()
 
+    @property
+    def taken(self) -> int:
+        """Pairs in answers that the kernel has not taken yet."""
+        return sum(pool.book.taken for pool in self.pools.values())
+
     def burn_ready(self, reason: str) -> None:
-        """Burn all ready sets: the daemon stops."""
+        """Burn all ready sets."""
         for pool in self.pools.values():
             if pool.ready:
                 pool.book.discard(State.READY, reason, len(pool.ready))
@@ -262,6 +273,8 @@ class Stock:
             self._needs_plan()
 
     def _serve_waiters(self, pool: Pool, now: float) -> None:
+        if pool.ready and pool.desk.queue:
+            self.fence.stands()
         while pool.ready and (waiter := pool.desk.next_in_turn(pool.at_hand, now)):
             try:
                 waiter.recheck()

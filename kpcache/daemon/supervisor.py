@@ -5,37 +5,48 @@ is decided here, where the clock and the record of its failures are.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import trio
 
 from kpcache import __version__
 from kpcache.core import restart
-from kpcache.core.pair import Pair
 from kpcache.core.text import printable
+from kpcache.daemon.endings import wait_ended, watched
+from kpcache.daemon.fence import Fence
 from kpcache.daemon.floor import Floor, ShardFaultError
-from kpcache.daemon.ledger_batch import MakerStart
 from kpcache.daemon.notices import log
+from kpcache.daemon.reports import Reports
 from kpcache.daemon.shard_link import ShardLink
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.watch import watch_makers
 from kpcache.daemon.worker_record import Worker
-from kpcache.worker import RESTARTED
+from kpcache.worker import RESTARTED, SPENT
 
+# What is told to end, and does not, is killed after so long; its makers then go with it, which takes as long
+# as they need to get a CPU.
+END_TIMEOUT_S = 2.0
+MAKERS_END_TIMEOUT_S = 10.0
 # A program that says nothing for so long after its start is not going to.
 START_TIMEOUT_S = 30.0
 
 
-class Supervisor:
-    """All workers. ``placement[i]`` is how many makers shard i has; ``tag_key`` is the keyring's."""
+class MakerSettings(NamedTuple):
+    """What every maker is told: ``tag_key`` is the keyring's; for the rest see ``worker/maker.Life`` and
+    ``worker/background``."""
 
-    def __init__(self, placement: list[int], scheduling: str, generation: int, tag_key: bytes) -> None:
-        self._init = {
-            "version": __version__,
-            "scheduling": scheduling,
-            "generation": generation,
-            "tag_key": tag_key,
-        }
+    tag_key: bytes
+    scheduling: str
+    max_keys: int
+    max_age_s: float
+
+
+class Supervisor:
+    """All workers. ``placement[i]`` is how many makers shard i has."""
+
+    def __init__(self, placement: list[int], makers: MakerSettings, fence: Fence) -> None:
+        self._maker_settings = makers
+        self._fence = fence
         self.shards = [Worker("shard", shard) for shard in range(len(placement))]
         self.makers = {
             (shard, maker): Worker("maker", shard, maker)
@@ -43,9 +54,12 @@ class Supervisor:
             for maker in range(count)
         }
         self._links: dict[int, ShardLink] = {}
-        self._sequence: dict[int, int] = {}
         self._draws = 0
         self._settled = trio.Event()
+        self._may_start = trio.Event()
+        self._may_start.set()
+        self._ended = trio.Event()  # replaced at each use; set whenever a shard is gone
+        self._reports: Reports
         self._stock: Stock
         self._floor: Floor
         self._nursery: trio.Nursery
@@ -57,6 +71,7 @@ class Supervisor:
     async def run(self, stock: Stock, floor: Floor) -> None:
         """Keep all workers until cancelled; when this returns, none is left."""
         self._stock, self._floor = stock, floor
+        self._reports = Reports(stock, floor, self.makers)
         async with trio.open_nursery() as self._nursery:
             for worker in self.shards:
                 self._nursery.start_soon(self._keep_shard, worker)
@@ -80,20 +95,52 @@ class Supervisor:
         """Have a shard forget its oldest pairs of a spec."""
         self.send(shard, ["burn", spec, count])
 
-    def replace_shards(self, why: str) -> None:
-        """End all shards, and with them their makers and all that they hold; others are started."""
-        for link in self._links.values():
+    def replace_shards(self, why: str, reason: str) -> None:
+        """Kill all shards, and with them their makers and all that they hold, which is burnt for ``reason``;
+        others are started."""
+        for shard, link in self._links.items():
             link.give_up(why)
+            self._lose_pairs(shard, reason)
+
+    async def end_workers(self, reason: str) -> None:
+        """End all shards and makers, and start none until ``start_workers``. What they held is burnt for
+        ``reason``. When this returns, no process of theirs is left.
+
+        Raises ``WorkersRemainError``.
+        """
+        self._may_start = trio.Event()
+        with watched([maker.pid for maker in self.makers.values() if maker.pid]) as makers:
+            for shard, link in self._links.items():
+                link.end()
+                self._lose_pairs(shard, reason)
+            with trio.move_on_after(END_TIMEOUT_S):
+                await self._all_ended()
+            for link in self._links.values():
+                link.give_up(f"did not end within {END_TIMEOUT_S:.0f} s")
+            await self._all_ended()
+            await wait_ended(makers, MAKERS_END_TIMEOUT_S)
+
+    def start_workers(self) -> None:
+        """After ``end_workers``."""
+        self._may_start.set()
+
+    async def _all_ended(self) -> None:
+        while self._links:
+            self._ended = trio.Event()
+            await self._ended.wait()
 
     # --- shards
 
     async def _keep_shard(self, worker: Worker) -> None:
         while True:
+            if not self._may_start.is_set():
+                worker.state = "stopped"
+                await self._may_start.wait()
             worker.start()
             link = ShardLink(worker.shard, lambda message: self._handle(worker, message))
             self._links[worker.shard] = link
-            self._sequence[worker.shard] = 0
-            link.send(["init", {"shard": worker.shard, **self._init}])
+            self._reports.begin(worker.shard)
+            link.send(["init", self._init_of(worker.shard)])
             self._nursery.start_soon(self._expect_start, worker, link)
             try:
                 reason = await link.run()
@@ -101,15 +148,29 @@ class Supervisor:
                 reason = f"cannot be started: {error.strerror}"
             finally:
                 self._lose_shard(worker.shard)
-            await self._back_off(worker, reason)
+            if self._may_start.is_set():
+                await self._back_off(worker, reason)
+
+    def _init_of(self, shard: int) -> dict[str, Any]:
+        source = self._fence.source
+        maker = {
+            **self._maker_settings._asdict(),
+            "generation": self._fence.number,
+            "guard": [source.mode, source.path],
+        }
+        return {"shard": shard, "version": __version__, "maker": maker}
 
     def _lose_shard(self, shard: int) -> None:
         del self._links[shard]
+        self._ended.set()
         for key, maker in self.makers.items():
             if key[0] == shard:
-                maker.pid, maker.state = None, "starting"
-        self._floor.lose_shard(shard)
-        self._stock.lose_shard(shard)
+                maker.pid, maker.state = None, "starting" if self._may_start.is_set() else "stopped"
+        self._lose_pairs(shard, "worker_lost")
+
+    def _lose_pairs(self, shard: int, reason: str) -> None:
+        self._floor.lose_shard(shard, reason)
+        self._stock.lose_shard(shard, reason)
 
     async def _back_off(self, worker: Worker, reason: str) -> None:
         """Wait until the worker may start again."""
@@ -133,9 +194,10 @@ class Supervisor:
     def _handle(self, worker: Worker, message: list[Any]) -> None:
         """Act on one message of a shard. Raises ``ShardFaultError`` or what a malformed one leads to."""
         handler = self._HANDLERS.get(message[0])
-        if handler is None:
-            raise ShardFaultError("an unknown message")
-        handler(self, worker, *message[1:])
+        if handler is not None:
+            handler(self, worker, *message[1:])
+        else:
+            self._reports.handle(worker.shard, message)
 
     def _on_ready(self, worker: Worker) -> None:
         worker.state, worker.pid = "up", self._links[worker.shard].pid
@@ -182,6 +244,10 @@ class Supervisor:
             self._floor.maker_lost(worker.shard, number)
             if reason == RESTARTED:
                 return  # its shard starts it, as it was told
+            if reason == SPENT and maker.pairs:
+                maker.reason = reason
+                self._start_maker(maker)
+                return
             self._nursery.start_soon(self._restart_maker, maker, reason, self._links[worker.shard])
 
     async def _restart_maker(self, maker: Worker, reason: str, link: ShardLink) -> None:
@@ -189,49 +255,4 @@ class Supervisor:
         if self._links.get(maker.shard) is link:  # else its shard has died as well and restarts it
             self._start_maker(maker)
 
-    def _on_made(
-        self, worker: Worker, maker: int, order: int, spec: str, pairs: list[Any], keygen_s: float
-    ) -> None:
-        by = MakerStart(worker.shard, maker, self.makers[worker.shard, maker].restarts)
-        self._floor.made(by, order, spec, pairs, keygen_s)
-        self.makers[worker.shard, maker].pairs += len(pairs)
-
-    def _on_unsound(self, worker: Worker, maker: int, order: int, spec: str, count: int, reason: str) -> None:
-        if type(reason) is not str:
-            raise ShardFaultError("a reason is not a text")
-        self._floor.unsound(worker.shard, maker, order, spec, count, printable(reason))
-
-    def _on_done(self, worker: Worker, maker: int, order: int) -> None:
-        self._floor.done(worker.shard, maker, order)
-
-    def _on_batch(self, worker: Worker, _draw: int, sequence: int, spec: str, batch: list[Any]) -> None:
-        """Pairs drawn. A shard's batches are numbered so that none can ever be taken in twice."""
-        if sequence <= self._sequence[worker.shard]:
-            raise ShardFaultError("a batch came twice")
-        self._sequence[worker.shard] = sequence
-        pairs = [_pair(spec, *row) for row in batch]
-        if len(pairs) != self._stock.pools[spec].drawing.get(worker.shard):
-            raise ShardFaultError("a batch is not of the size that was drawn")
-        damaged = self._stock.receive(worker.shard, spec, pairs)
-        if damaged:
-            log.error(
-                "%d %s pairs of shard %d were damaged on the way and burnt", damaged, spec, worker.shard
-            )
-
-    _HANDLERS: ClassVar[dict[str, Callable[..., None]]] = {
-        "ready": _on_ready,
-        "maker": _on_maker,
-        "made": _on_made,
-        "unsound": _on_unsound,
-        "done": _on_done,
-        "batch": _on_batch,
-    }
-
-
-def _pair(spec: str, _serial: int, generation: int, private: bytes, public: bytes, digest: bytes) -> Pair:
-    """A row of a batch. It is judged before any of the batch is taken in, so that the books stay right."""
-    if type(generation) is not int or not 0 <= generation < 2**64:
-        raise ShardFaultError("a batch holds something else than pairs")
-    if not type(private) is type(public) is type(digest) is bytes:
-        raise ShardFaultError("a batch holds something else than pairs")
-    return Pair(spec, generation, private, public, digest)
+    _HANDLERS: ClassVar[dict[str, Callable[..., None]]] = {"ready": _on_ready, "maker": _on_maker}

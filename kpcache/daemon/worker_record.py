@@ -8,7 +8,8 @@ import trio
 
 @dataclass(slots=True)
 class Worker:
-    """One worker's place, kept over restarts; ``state``: starting, up, backoff or failed.
+    """One worker's place, kept over restarts; ``state``: starting, up, backoff, failed or,
+    while the daemon is quiesced, stopped.
 
     ``pairs``: sound pairs handed over by the maker that is up now; ``reason``: why the last one ended.
     """

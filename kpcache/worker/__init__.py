@@ -5,6 +5,7 @@
 - ``holding``   the pairs of one shard: unrecorded, held, forgotten.
 - ``crew``      one maker as its shard sees it: process, pipe, order in work.
 - ``generate``  how a pair of each spec is made.
+- ``generation`` which life of its virtual machine a process is in, so that no key outlives it.
 - ``checks``    whether the bytes to be served are a sound pair, and the tags that it is known by.
 - ``background`` how a maker yields the CPU to everybody else.
 - ``process``   what every worker does to itself, and how one is started.
@@ -18,15 +19,17 @@ does not import cryptography either.
 
 What is said over the pipes, as frames of ``core/pipe``; ``maker`` is a maker's number within its shard:
 
-- daemon to shard: ``["init", {"shard", "version", "tag_key", "scheduling", "generation"}]`` first, once;
-  ``["start_maker", maker]``; ``["make", maker, order, spec, count]``, one order in work per maker;
+- daemon to shard: ``["init", {"shard", "version", "maker"}]`` first, once, where "maker" is what its makers
+  are to be told; ``["start_maker", maker]``; ``["make", maker, order, spec, count]``, two orders per maker at
+  most; ``["end"]``: forget all that is held, and end;
   ``["verdict", [serial, ...], [serial, ...]]``, recorded and refused; ``["draw", draw, spec, count]``;
   ``["burn", spec, count]``, the oldest held.
 - shard to daemon: ``["ready"]``; ``["maker", maker, "up" | "lost", pid, reason]``, a lost maker's order being
   void; ``["made", maker, order, spec, [[serial, [tag, ...], public], ...], keygen_s]``; ``["unsound", maker,
   order, spec, count, reason]``; ``["done", maker, order]``; ``["batch", draw, sequence, spec, [[serial,
   generation, private, public, digest], ...]]``, as many pairs as were held and at most those asked for.
-- shard to maker: ``["init", tag_key, scheduling, generation]`` first, once; ``["make", order, spec, count]``.
+- shard to maker: ``["init", {"tag_key", "scheduling", "generation", "guard", "max_keys", "max_age_s"}]``
+  first, once; ``["make", order, spec, count]``. "guard" is the mode and path of a ``generation.Source``.
 - maker to shard: ``["ready"]``; ``["made", order, spec, [[generation, private, public, digest, [tag, ...]],
   ...], keygen_s]``; ``["unsound", order, spec, count, reason]``; ``["done", order]``.
 
@@ -38,3 +41,6 @@ from typing import Final
 
 # Why a maker was lost that its shard itself starts again: it was told to start one that still ran.
 RESTARTED: Final = "restarted"
+# Why it was lost that it has worked long enough, or that its machine was copied: its exit status says so.
+SPENT: Final = "spent"
+EXIT_SPENT: Final = 5

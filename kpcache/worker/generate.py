@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mlkem, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from kpcache.core.specs import MAKEABLE, RSA_PUBLIC_EXPONENT, SPECS
-from kpcache.worker.process import StartError
 
 _RESEED_BYTES: Final = 48  # as much as the seed of OpenSSL's CTR_DRBG with AES-256 (SP 800-90A)
 
@@ -57,22 +56,20 @@ def generate(spec: str) -> tuple[bytes, bytes]:
     )
 
 
-def reseeder() -> Callable[[], None]:
+def reseeder() -> Callable[[], None] | None:
     """A function that mixes 48 fresh bytes of the kernel's randomness into OpenSSL's generator (5 µs).
 
     OpenSSL's generator lives in the process and asks the kernel again only after an hour, so two copies
-    of a process (a cloned VM) make the same keys meanwhile. Raises ``StartError`` where cryptography
-    does not offer OpenSSL's RAND_add: then no key may be made.
+    of a process (a cloned VM) make the same keys meanwhile. None where cryptography does not offer
+    OpenSSL's RAND_add, which is no part of its interface: then a process may make one key, with the
+    randomness that it asked the kernel for at its start.
     """
     try:
         from cryptography.hazmat.bindings._rust import _openssl
 
         rand_add = _openssl.lib.RAND_add
-    except (ImportError, AttributeError) as error:
-        raise StartError(
-            "this build of cryptography does not offer RAND_add, without which cloned machines make "
-            "equal keys: install a wheel of cryptography >= 50.0.2 from PyPI"
-        ) from error
+    except (ImportError, AttributeError):
+        return None
 
     def reseed() -> None:
         rand_add(os.urandom(_RESEED_BYTES), _RESEED_BYTES, _RESEED_BYTES)

@@ -18,7 +18,6 @@ from typing import Any, Final, NoReturn
 from kpcache import __version__
 from kpcache.core.pipe import FrameReader, PipeError, encode
 from kpcache.worker import RESTARTED, process
-from kpcache.worker.background import parse_scheduling
 from kpcache.worker.crew import Maker, Order
 from kpcache.worker.holding import Holding, HoldingError
 
@@ -31,6 +30,10 @@ EXIT_DEFECT: Final = 4
 
 class DaemonGoneError(Exception):
     """The pipe to the daemon has ended."""
+
+
+class EndedError(Exception):
+    """The daemon has told this shard to forget all that it holds, and end."""
 
 
 class DefectError(Exception):
@@ -52,7 +55,8 @@ class Shard:
         self._watch(daemon.fileno(), self._read_daemon)
 
     def run(self) -> NoReturn:
-        """Serve until the daemon is gone. Raises ``DaemonGoneError`` or, for a defect, ``DefectError``."""
+        """Serve until the daemon is gone. Raises ``DaemonGoneError``, ``EndedError`` or, for a defect,
+        ``DefectError``."""
         while True:
             # The daemon's descriptor is 0 and sorts first: a draw does not wait for what makers sent.
             for key, _ in sorted(self._selector.select(), key=lambda event: event[0].fd):
@@ -107,21 +111,13 @@ class Shard:
 
     def _init(self, message: list[Any]) -> None:
         match message:
-            case [
-                "init",
-                {
-                    "version": version,
-                    "tag_key": bytes(tag_key),
-                    "scheduling": scheduling,
-                    "generation": int(generation),
-                },
-            ]:
+            case ["init", {"version": version, "maker": dict(maker)}]:
                 if version != __version__:
                     raise process.StartError(
                         f"kpcache {__version__} was installed under a running daemon of another version: "
                         "restart the daemon"
                     )
-                self._maker_init = ["init", tag_key, parse_scheduling(scheduling), generation]
+                self._maker_init = ["init", maker]
                 self._tell("ready")
             case _:
                 raise DefectError("the first message is no init")
@@ -143,6 +139,8 @@ class Shard:
                     maker.give(Order(order, spec, count))
             case ["start_maker", int(number)]:
                 self._start_maker(number)
+            case ["end"]:
+                raise EndedError
             case _:
                 raise DefectError("a message that a shard does not know")
 
@@ -220,7 +218,8 @@ def _is_pair(pair: Any) -> bool:
 
 
 def main() -> int:
-    """Exit status: 0 the daemon is gone, 3 it cannot run here, 4 a defect; the reason is on stderr."""
+    """Exit status: 0 when the daemon is gone or has said so, 3 it cannot run here, 4 a defect; the reason is
+    on stderr."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir("/")  # its makers start there
@@ -229,7 +228,7 @@ def main() -> int:
         process.protect("kpcache-shard")
         shard = Shard(socket.socket(fileno=0))
         shard.run()
-    except DaemonGoneError:
+    except (DaemonGoneError, EndedError):
         return 0
     except process.StartError as error:
         print(error, file=sys.stderr)

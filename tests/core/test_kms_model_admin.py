@@ -21,13 +21,15 @@ from kpcache.keyring import Keyring
 from kpcache.keyring.document import Document
 from kpcache.keyring.vault import Vault
 from tests import kms_model
-from tests.administration import FakeIncidents
+from tests.administration import FakeIncidents, FakeQuiescence
 from tests.fakes import FakeShards
 from tests.keyrings import record
 
 OWN_METHODS = {
     "PurgeKey", "ExportKeyring", "MarkExported", "ImportKeyring", "DescribeAlarm", "ClearAlarm",
     "AcknowledgeLedger",
+    "Quiesce",
+    "Resume",
 }  # fmt: skip
 OWN_MEMBERS = {"CreateKey": {"AliasName"}}  # a key and its alias in one change
 METHODS = [name.removeprefix("kpcache.") for name in ADMIN_OPERATIONS]
@@ -87,6 +89,7 @@ KEYS = {
     "alias/dying": record(state="PendingDeletion", deletion_s=9e9),
 }
 INCIDENTS = cast(Incidents, FakeIncidents())
+NOT_ASKED = cast(Any, FakeQuiescence())
 CONTENT = Document(tuple(KEYS.values()), {alias: key.key_id for alias, key in KEYS.items()}, 1, 0)
 
 
@@ -94,7 +97,9 @@ def ask(method: str, data: dict[str, Any]) -> dict[str, Any]:
     """The answer, as the administrator begins it; a change is made of the content, and not written."""
     ring = Keyring(CONTENT)
     dispatcher = Dispatcher(FakeShards(clock=lambda: 0.0).stock, ring, Limits(), Gate(), dict)
-    administrator = Administrator(dispatcher, Gate(), cast(Vault, None), ring, DEFAULT, Limits(), INCIDENTS)
+    administrator = Administrator(
+        dispatcher, Gate(), cast(Vault, None), ring, DEFAULT, Limits(), INCIDENTS, NOT_ASKED
+    )
     name = f"kpcache.{method}"
     work = administrator.begin(Caller(0, 1), Request(1, name, dict(data), None))
     if isinstance(work, dict):

@@ -1,5 +1,6 @@
 """What a maker says about its work: every pair ordered is told of once, and no unsound one is sent."""
 
+import itertools
 from typing import Any, cast
 
 import pytest
@@ -10,8 +11,9 @@ from kpcache.worker import generate as generate_module
 from kpcache.worker import maker as maker_module
 from kpcache.worker.checks import check, tags
 from kpcache.worker.generate import generate
-from kpcache.worker.maker import Maker
-from kpcache.worker.process import StartError
+from kpcache.worker.generation import Source
+from kpcache.worker.maker import Life, Maker, SpentError
+from tests.fakes import FakeSource
 
 TAG_KEY = b"k" * 32
 GENERATION = 7
@@ -28,9 +30,22 @@ class FakePipe:
         self.messages += self._reader.feed(data)
 
 
+LIFE = Life(max_keys=1000, max_age_s=3600.0)
+
+
+def a_maker(
+    pipe: FakePipe,
+    life: Life = LIFE,
+    before_key: Any = lambda: None,
+    source: Source | None = None,
+    **more: Any,
+) -> Maker:
+    return Maker(cast(Any, pipe), TAG_KEY, source or FakeSource(GENERATION), life, before_key, **more)
+
+
 def work(spec: str, count: int, before_key: Any = lambda: None) -> list[list[Any]]:
     pipe = FakePipe()
-    Maker(cast(Any, pipe), TAG_KEY, GENERATION, before_key).make(5, spec, count)
+    a_maker(pipe, before_key=before_key).make(5, spec, count)
     return pipe.messages
 
 
@@ -84,8 +99,65 @@ def test_an_order_of_unsound_pairs_only_ends_as_well(monkeypatch: pytest.MonkeyP
     assert [message[0] for message in work("RSA_2048", 2)] == ["unsound", "unsound", "done"]
 
 
-def test_without_rand_add_no_key_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A build of cryptography without it must be refused with the cure, not used."""
+@pytest.mark.parametrize(("spec", "at"), [("ECC_NIST_P256", 1), ("ECC_NIST_P256", 20), ("RSA_2048", 2)])
+def test_what_was_made_while_the_machine_was_copied_never_leaves(
+    spec: str, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy is made within key ``at``: after its first random byte."""
+    pipe, source, keys = FakePipe(), FakeSource(GENERATION), itertools.count(1)
+
+    def copied(spec: str) -> tuple[bytes, bytes]:
+        pair = generate(spec)
+        if next(keys) == at:
+            source.generation += 1
+        return pair
+
+    monkeypatch.setattr(maker_module, "generate", copied)
+    with pytest.raises(SpentError, match="copied"):
+        a_maker(pipe, source=source).make(5, spec, 30)
+    batch = 1 if spec == "RSA_2048" else 32
+    assert sum(len(message[3]) for message in pipe.messages) == (at - 1) // batch * batch
+    assert "done" not in [message[0] for message in pipe.messages]
+
+
+def test_no_key_is_begun_in_a_copy() -> None:
+    source, story = FakeSource(GENERATION), list[str]()
+    maker = a_maker(FakePipe(), before_key=lambda: story.append("key"), source=source)
+    source.generation += 1
+    with pytest.raises(SpentError, match="copied"):
+        maker.make(5, "RSA_2048", 1)
+    assert not story
+
+
+def test_it_is_spent_after_so_many_keys_at_the_end_of_an_order() -> None:
+    pipe = FakePipe()
+    maker = a_maker(pipe, Life(max_keys=5, max_age_s=3600.0))
+    maker.make(1, "ECC_NIST_P256", 4)
+    with pytest.raises(SpentError):
+        maker.make(2, "ECC_NIST_P256", 4)
+    assert sum(len(message[3]) for message in pipe.messages if message[0] == "made") == 8
+    assert [message for message in pipe.messages if message[0] == "done"] == [["done", 1], ["done", 2]]
+
+
+def test_it_is_spent_after_so_long_at_the_end_of_an_order() -> None:
+    now = [100.0]
+    maker = a_maker(FakePipe(), Life(max_keys=1000, max_age_s=60.0), clock=lambda: now[0])
+    now[0] += 59
+    maker.make(1, "ECC_NIST_P256", 1)
+    now[0] += 1
+    with pytest.raises(SpentError):
+        maker.make(2, "ECC_NIST_P256", 1)
+
+
+@pytest.mark.parametrize("spec", ["ECC_NIST_P256", "RSA_2048"])
+def test_without_a_way_to_reseed_a_process_makes_one_key(spec: str) -> None:
+    pipe = FakePipe()
+    with pytest.raises(SpentError, match="one key"):
+        a_maker(pipe, Life(1000, 3600.0, is_reseeded=False)).make(5, spec, 3)
+    assert [(message[0], len(message[3])) for message in pipe.messages] == [("made", 1)]
+
+
+def test_a_build_without_rand_add_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Lib:
         pass
@@ -96,8 +168,7 @@ def test_without_rand_add_no_key_is_made(monkeypatch: pytest.MonkeyPatch) -> Non
     import cryptography.hazmat.bindings._rust as rust
 
     monkeypatch.setattr(rust, "_openssl", OpenSSL())
-    with pytest.raises(StartError, match="install"):
-        generate_module.reseeder()
+    assert generate_module.reseeder() is None
 
 
 def test_the_reseeder_feeds_fresh_bytes_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +180,7 @@ def test_the_reseeder_feeds_fresh_bytes_of_the_kernel(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("os.urandom", urandom)
     reseed = generate_module.reseeder()
+    assert reseed is not None
     reseed()
     reseed()
     assert asked == [48, 48]

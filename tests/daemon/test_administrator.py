@@ -50,7 +50,7 @@ def opens(it: Administration, blob: bytes) -> bool:
 
 
 def test_every_method_of_the_table_is_answered_somewhere() -> None:
-    others = {"ExportKeyring", "DescribeAlarm", "ClearAlarm", "AcknowledgeLedger"}
+    others = {"ExportKeyring", "DescribeAlarm", "ClearAlarm", "AcknowledgeLedger", "Quiesce", "Resume"}
     assert {*CHANGES, *LISTS, *(f"kpcache.{method}" for method in others)} == set(ADMIN_OPERATIONS)
 
 

@@ -21,7 +21,9 @@ async def test_it_shows_the_pools_the_clients_the_ledger_and_the_alarm() -> None
     manners = {"makers": 2, "allowed": 1, "holding_back": True}
     floor = cast(Floor, SimpleNamespace(manners=manners))
     supervisor = cast(Supervisor, SimpleNamespace(workers=[]))
-    maker = StatusMaker(shards.stock, supervisor, gate, floor, ledger, alarm, dict, "full")
+    maker = StatusMaker(
+        shards.stock, supervisor, gate, shards.stock.fence, floor, ledger, alarm, dict, "full"
+    )
     maker.watch_clients(lambda: 3, lambda: {"cut": 2, "notifications": 5})
     before = maker.status()
     assert (before["ready"], before["full"], before["draining"]) == (False, False, False)

@@ -12,19 +12,30 @@ import trio
 import trio.testing
 
 from kpcache import __version__
+from kpcache.core import restart
 from kpcache.core.pool import IllegalMoveError
 from kpcache.core.restart import FAILED_AFTER
 from kpcache.daemon import supervisor as supervisor_module
 from kpcache.daemon import watch
 from kpcache.daemon.brakes import Brakes
+from kpcache.daemon.fence import Fence
 from kpcache.daemon.floor import Floor, ShardFaultError
 from kpcache.daemon.planner import Planner
 from kpcache.daemon.pools import PoolPlan
 from kpcache.daemon.stock import Stock
-from kpcache.daemon.supervisor import START_TIMEOUT_S, Supervisor
+from kpcache.daemon.supervisor import END_TIMEOUT_S, START_TIMEOUT_S, MakerSettings, Supervisor
 from kpcache.daemon.watch import WATCH_INTERVAL_S
-from kpcache.worker import RESTARTED
-from tests.fakes import SPEC, WHO, FakeLedger, batch_rows, book_is_balanced, fake_pair, mock_clock
+from kpcache.worker import RESTARTED, SPENT
+from tests.fakes import (
+    SPEC,
+    WHO,
+    FakeLedger,
+    FakeSource,
+    batch_rows,
+    book_is_balanced,
+    fake_pair,
+    mock_clock,
+)  # fmt: skip
 
 # What the pipe takes for a shard's fault; anything else would be raised through the whole daemon.
 FAULTS = (ShardFaultError, IllegalMoveError, ValueError, TypeError, LookupError)
@@ -38,6 +49,8 @@ class FakeLink:
     handle: Callable[[list[Any]], None]
     pid: int = 4711
     sent: list[list[Any]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    hangs: bool = False
 
     def __post_init__(self) -> None:
         self._end = trio.Event()
@@ -55,7 +68,13 @@ class FakeLink:
         self._end.set()
 
     def give_up(self, fault: str) -> None:
+        self.faults.append(fault)
         self.die(fault)
+
+    def end(self) -> None:
+        self.send(["end"])
+        if not self.hangs:
+            self.die("exit 0")
 
     def say(self, *message: Any) -> None:
         try:
@@ -115,7 +134,7 @@ async def house(
         return links[shard]
 
     monkeypatch.setattr(supervisor_module, "ShardLink", make_link)
-    supervisor = Supervisor(placement or [1], "idle", generation=0, tag_key=TAG_KEY)
+    supervisor = Supervisor(placement or [1], SETTINGS, Fence(FakeSource()))
     ledger = FakeLedger()
     floor: Floor
     stock = Stock(
@@ -124,6 +143,7 @@ async def house(
         supervisor.send_burn,
         lambda: floor.wanted.set(),
         lambda spec, ahead: floor.forecast(spec, ahead),
+        Fence(FakeSource()),
     )
     makers = sum(placement or [1])
     floor = Floor(stock, Planner(stock.pools, makers), Brakes(100, 1, makers, None), supervisor.send, ledger)
@@ -136,7 +156,7 @@ async def house(
     assert book_is_balanced(stock)
 
 
-TAG_KEY = bytes(range(32))
+SETTINGS = MakerSettings(bytes(range(32)), "idle", 1000, 60.0)
 
 
 def answer_draw(link: FakeLink, sequence: int, change: int = 0) -> None:
@@ -153,7 +173,8 @@ async def test_a_pair_goes_from_an_order_to_the_ready_set(monkeypatch: pytest.Mo
     async with house(monkeypatch) as it:
         link = it.links[0]
         assert link.told("init")[0][0] == {
-            "shard": 0, "version": __version__, "scheduling": "idle", "generation": 0, "tag_key": TAG_KEY,
+            "shard": 0, "version": __version__,
+            "maker": {**SETTINGS._asdict(), "generation": 0, "guard": ["stand-in", "/a/file"]},
         }  # fmt: skip
         assert link.told("make") == []  # nothing is ordered of a maker that is not up
         it.shard_up()
@@ -182,12 +203,12 @@ async def test_a_duplicate_is_refused_and_all_orders_stop_when_told(
         assert link.told("verdict")[-1] == [[50], [51]]
         assert it.ledger.duplicates == [SPEC]
         assert it.book.discarded == {"duplicate": 1}
-        it.floor.stop()
+        it.floor.stop("drain")
         orders = len(link.told("make"))
         it.floor.plan()
         await trio.sleep(5)
         assert len(link.told("make")) == orders
-        it.floor.resume()
+        it.floor.resume("drain")
         await trio.sleep(5)
         assert len(link.told("make")) > orders
 
@@ -249,10 +270,53 @@ async def test_all_shards_are_replaced_when_nothing_that_they_hold_may_be_used(
         links = [it.shard_up(shard) for shard in (0, 1)]
         for link in links:
             it.make(link)
-        it.supervisor.replace_shards("the alarm was raised")
+        it.supervisor.replace_shards("the alarm was raised", "not_issuing")
+        assert it.book.discarded["not_issuing"] == it.book.discarded.total() > 0  # at once
         await trio.testing.wait_all_tasks_blocked()
         assert all(it.links[shard] is not links[shard] for shard in (0, 1))
         assert (it.book.held, it.book.available) == (0, 0)
+
+
+@mock_clock
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_all_workers_are_ended_and_started_again_when_told(
+    monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    async with house(monkeypatch, [1, 1], target=200) as it:
+        links = [it.shard_up(shard) for shard in (0, 1)]
+        it.make(links[0])
+        links[1].hangs = hangs
+        before = trio.current_time()
+        await it.supervisor.end_workers("quiesced")
+        assert trio.current_time() - before == (END_TIMEOUT_S if hangs else 0)
+        assert [bool(link.faults) for link in links] == [False, hangs]
+        assert all(link.told("end") for link in links)
+        assert (it.book.held, it.book.available) == (0, 0)
+        assert it.book.discarded["quiesced"] == it.book.generated
+        await trio.sleep(100)
+        assert [it.links[0], it.links[1]] == links  # none was started
+        assert {worker.state for worker in it.supervisor.workers} == {"stopped"}
+        it.supervisor.start_workers()
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.make(it.shard_up(0)) > 0
+
+
+@mock_clock
+async def test_a_maker_that_is_spent_is_followed_by_another_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(monkeypatch) as it:
+        link, record = it.shard_up(), it.supervisor.makers[0, 0]
+        it.make(link)
+        record.failures = 7
+        link.say("maker", 0, "lost", 100, SPENT)
+        assert len(link.told("start_maker")) == 2
+        # One that made nothing is no success.
+        link.say("maker", 0, "up", 101, "")
+        link.say("maker", 0, "lost", 101, SPENT)
+        await trio.sleep(restart.FIRST_DELAY_S)
+        assert len(link.told("start_maker")) == 2
+        assert (record.failures, record.reason) == (8, SPENT)
+        await trio.sleep(restart.MAX_DELAY_S)
+        assert len(link.told("start_maker")) == 3
 
 
 @mock_clock

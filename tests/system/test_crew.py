@@ -15,6 +15,7 @@ from kpcache import __version__
 from kpcache.core.pipe import FrameReader, encode
 from kpcache.worker import process
 from kpcache.worker.shard import DaemonGoneError, Shard
+from tests.system.shard_driver import maker_settings
 
 SPEC = "ECC_NIST_P256"
 PAIR = [7, b"private", b"public", b"digest", [b"tag"]]
@@ -42,8 +43,7 @@ class InProcess:
         self._shard = Shard(self._theirs)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
-        init = {"version": __version__, "tag_key": b"k" * 32, "scheduling": "normal", "generation": 7}
-        self.send("init", {"shard": 0, **init})
+        self.send("init", {"shard": 0, "version": __version__, "maker": maker_settings("normal")})
         assert self.receive() == ["ready"]
 
     def _run(self) -> None:

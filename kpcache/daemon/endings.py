@@ -1,0 +1,37 @@
+"""Waits for processes to end that are no children of the daemon's: makers, which are their shards'."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import trio
+
+
+class WorkersRemainError(Exception):
+    """Processes that were killed are still there: they got no CPU to die on, or hang in the kernel."""
+
+
+@contextmanager
+def watched(pids: Sequence[int]) -> Iterator[list[int]]:
+    """A descriptor for each of these processes that is there; readable when it has ended (pidfd_open(2)).
+
+    Take them while the processes live: a number can be another process's afterwards.
+    """
+    pidfds: list[int] = []
+    try:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                pidfds.append(os.pidfd_open(pid))
+        yield pidfds
+    finally:
+        for fd in pidfds:
+            os.close(fd)
+
+
+async def wait_ended(pidfds: Sequence[int], timeout_s: float) -> None:
+    """Until all have ended. Raises ``WorkersRemainError``."""
+    with trio.move_on_after(timeout_s) as scope:
+        for fd in pidfds:
+            await trio.lowlevel.wait_readable(fd)
+    if scope.cancelled_caught:
+        raise WorkersRemainError

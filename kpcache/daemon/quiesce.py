@@ -1,0 +1,90 @@
+"""Makes the machine fit for a snapshot: no pair, and nothing that makes one, is left in its memory.
+
+A snapshot that is started more than once goes on in each copy with all that was in memory. Where copies can
+be noticed (``worker/generation``) pairs are burnt in each; everywhere else this is what keeps a pair from
+being given out by two of them.
+"""
+
+import math
+from typing import Any
+
+import trio
+
+from kpcache.daemon.dispatcher import Gate
+from kpcache.daemon.endings import WorkersRemainError
+from kpcache.daemon.fence import Fence
+from kpcache.daemon.floor import Floor
+from kpcache.daemon.stock import Stock
+from kpcache.daemon.supervisor import Supervisor
+from kpcache.errors import KMSInvalidStateException, KpcacheError
+from kpcache.keyring import Keyring
+
+# Answers with pairs in them that clients do not read: their connections are cut at their deadline
+# ([requests].message_timeout_s), for which this waits that much longer.
+_MARGIN_S = 1.0
+_LOOK_INTERVAL_S = 0.02
+
+
+class Quiescence:
+    """What administrators ask for before and after a snapshot. Both may be asked for again."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        stock: Stock,
+        floor: Floor,
+        supervisor: Supervisor,
+        keyring: Keyring,
+        fence: Fence,
+        answer_timeout_s: float,
+    ) -> None:
+        """``answer_timeout_s``: how long an answer may wait for its client to read it."""
+        self._gate = gate
+        self._stock = stock
+        self._floor = floor
+        self._supervisor = supervisor
+        self._keyring = keyring
+        self._fence = fence
+        self._answer_timeout_s = answer_timeout_s
+
+    async def quiesce(self) -> tuple[dict[str, Any], list[str]]:
+        """Refuse all requests for pairs, burn every pair, end all shards and makers, until ``resume``.
+
+        The answer, and what of it is for the log. Raises ``KMSInvalidStateException`` if something remains;
+        it is quiesced then all the same, and can be asked for again.
+        """
+        burnt = self._burnt()
+        self._gate.quiesced = True
+        self._floor.stop("quiesced")
+        self._stock.dismiss_queues(self._gate.refusal)
+        self._stock.burn_ready("quiesced")
+        try:
+            await self._supervisor.end_workers("quiesced")
+        except WorkersRemainError:
+            raise _remains("a maker that was killed is still there: this machine is too busy") from None
+        for _ in range(math.ceil((self._answer_timeout_s + _MARGIN_S) / _LOOK_INTERVAL_S)):
+            if not self._stock.taken:
+                break
+            await trio.sleep(_LOOK_INTERVAL_S)
+        if self._stock.taken:
+            raise _remains("answers with pairs in them are still under way")
+        count = self._burnt() - burnt
+        return {"Burnt": count}, [f"{count} pairs burnt"]
+
+    async def resume(self) -> tuple[dict[str, Any], list[str]]:
+        """Make pairs and give them out again. Raises ``KMSInvalidStateException`` if not quiesced."""
+        if not self._gate.quiesced:
+            raise KMSInvalidStateException("The daemon is not quiesced: there is nothing to resume.")
+        self._fence.stands()  # in a copy, the first thing to know
+        self._keyring.new_epoch()
+        self._gate.quiesced = False
+        self._supervisor.start_workers()
+        self._floor.resume("quiesced")
+        return {"Generation": self._fence.number, "CloneGuard": self._fence.source.mode}, []
+
+    def _burnt(self) -> int:
+        return sum(pool.book.discarded["quiesced"] for pool in self._stock.pools.values())
+
+
+def _remains(what: str) -> KpcacheError:
+    return KMSInvalidStateException(f"Take no snapshot yet: {what}. Ask again.")
