@@ -108,7 +108,8 @@ class Supervisor:
 
         Raises ``WorkersRemainError``.
         """
-        self._may_start = trio.Event()
+        if self._may_start.is_set():  # else shards wait for it already
+            self._may_start = trio.Event()
         with watched([maker.pid for maker in self.makers.values() if maker.pid]) as makers:
             for shard, link in self._links.items():
                 link.end()

@@ -31,7 +31,8 @@ What is said over the pipes, as frames of ``core/pipe``; ``maker`` is a maker's 
 - shard to maker: ``["init", {"tag_key", "scheduling", "generation", "guard", "max_keys", "max_age_s"}]``
   first, once; ``["make", order, spec, count]``. "guard" is the mode and path of a ``generation.Source``.
 - maker to shard: ``["ready"]``; ``["made", order, spec, [[generation, private, public, digest, [tag, ...]],
-  ...], keygen_s]``; ``["unsound", order, spec, count, reason]``; ``["done", order]``.
+  ...], keygen_s]``; ``["unsound", order, spec, count, reason]``; ``["done", order]``; at last
+  ``["spent"]``.
 
 Every pair of an order is in exactly one ``made`` or ``unsound``. ``keygen_s`` is CPU seconds to make and
 check the pairs that were told of since the last. The end of a pipe stops whoever reads from it.
@@ -41,6 +42,5 @@ from typing import Final
 
 # Why a maker was lost that its shard itself starts again: it was told to start one that still ran.
 RESTARTED: Final = "restarted"
-# Why it was lost that it has worked long enough, or that its machine was copied: its exit status says so.
+# Why one was lost that said so itself: it has worked long enough, or its machine was copied.
 SPENT: Final = "spent"
-EXIT_SPENT: Final = 5

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any, Final, NamedTuple
 
 from kpcache.core.pipe import FrameReader, PipeError, encode
-from kpcache.worker import EXIT_SPENT, SPENT, process
+from kpcache.worker import process
 
 MAX_ORDERS: Final = 2  # in work, and next: a maker that need not sleep in between (core/refill)
 _RECEIVE_BYTES: Final = 65536
@@ -136,8 +136,6 @@ class Maker:
             return self._complaint
         if exit_code < 0:
             return f"signal {-exit_code}"
-        if exit_code == EXIT_SPENT:
-            return SPENT
         lines = self._last_words.decode(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "")
         return f"exit {exit_code}: {last[:_MAX_LINE_CHARACTERS]}" if last else f"exit {exit_code}"

@@ -15,7 +15,7 @@ from typing import Any, Final
 from kpcache.core.pair import handover_digest
 from kpcache.core.pipe import FrameReader, encode
 from kpcache.core.specs import SPECS
-from kpcache.worker import EXIT_SPENT, process
+from kpcache.worker import process
 from kpcache.worker.background import Background, parse_scheduling
 from kpcache.worker.checks import check, tags
 from kpcache.worker.generate import generate, reseeder
@@ -29,7 +29,7 @@ _MAX_BATCH_S: Final = 0.05
 
 
 class SpentError(Exception):
-    """This process must make no more keys: another one shall. The text says why."""
+    """This process must make no more keys: another one shall. The text says why, for tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,11 @@ def _run(pipe: socket.socket) -> None:
                     pipe.sendall(encode(["ready"]))
                     background.enter(chosen)
                 case ["make", int(order), str(spec), int(count)] if maker is not None:
-                    maker.make(order, spec, count)
+                    try:
+                        maker.make(order, spec, count)
+                    except SpentError:
+                        pipe.sendall(encode(["spent"]))
+                        return
                 case _:
                     raise process.StartError("the shard said something that a maker does not know")
 
@@ -162,16 +166,13 @@ def _from_settings(pipe: socket.socket, settings: dict[str, Any], background: Ba
 
 
 def main() -> int:
-    """Exit status: 0 when the pipe ended, 3 when it cannot run here (the reason is on stderr), 5 when it is
-    spent."""
+    """Exit status: 0 when the pipe ended or it is spent, 3 when it cannot run here (the reason is on
+    stderr)."""
     try:
         _run(socket.socket(fileno=0))
     except process.StartError as error:
         print(error, file=sys.stderr)
         return process.EXIT_CANNOT_START
-    except SpentError as error:
-        print(error, file=sys.stderr)
-        return EXIT_SPENT
     except ConnectionError:
         pass  # the shard is gone
     return 0

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 
 from kpcache import __version__
 from kpcache.core.pipe import FrameReader, PipeError, encode
-from kpcache.worker import RESTARTED, process
+from kpcache.worker import RESTARTED, SPENT, process
 from kpcache.worker.crew import Maker, Order
 from kpcache.worker.holding import Holding, HoldingError
 
@@ -181,6 +181,8 @@ class Shard:
                     self._tell("unsound", maker.number, order, spec, count, reason)
             case ["done", int(order)] if maker.finish(order):
                 self._tell("done", maker.number, order)
+            case ["spent"]:
+                maker.end(SPENT)
             case ["ready"]:
                 self._tell("maker", maker.number, "up", maker.pid, "")
             case _:

@@ -294,6 +294,7 @@ async def test_all_workers_are_ended_and_started_again_when_told(
         assert (it.book.held, it.book.available) == (0, 0)
         assert it.book.discarded["quiesced"] == it.book.generated
         await trio.sleep(100)
+        await it.supervisor.end_workers("quiesced")  # once more: all the same
         assert [it.links[0], it.links[1]] == links  # none was started
         assert {worker.state for worker in it.supervisor.workers} == {"stopped"}
         it.supervisor.start_workers()
