@@ -12,7 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from bench import fairness, hit, hogs, machine, overhead, predict, refill, refusals, report, rest
+from bench import fairness, guards, hit, hogs, machine, overhead, predict, refill, refusals, report, rest
 from bench.daemon import BenchError
 from bench.progress import Display
 from bench.report import Result
@@ -22,6 +22,7 @@ _WIDTH = 140
 _QUIET_LOAD = 0.5
 _PARTS: dict[str, Callable[[Run], Result]] = {
     "hit": hit.measure,
+    "guards": guards.measure,
     "overhead": overhead.measure,
     "refill": refill.measure,
     "hogs": hogs.measure,

@@ -40,8 +40,11 @@ class Daemon:
         name: str,
         pools: Mapping[str, tuple[int, int]],
         settings: Mapping[str, Mapping[str, Any]] | None = None,
+        program: list[str] | None = None,
     ) -> None:
-        """Start it, with these further ``settings``, and wait until it serves, before its pools are full."""
+        """Start it, with these further ``settings``, and wait until it serves, before its pools are full.
+
+        ``program``: another one in the place of ``kpcache``."""
         self._nest, self._name = nest, name
         folder = nest.folder / name
         folder.mkdir(mode=0o755)
@@ -63,7 +66,7 @@ class Daemon:
         path = folder / "kpcache.toml"
         path.write_text(tomli_w.dumps(config))
         self.client = Client(self.socket)
-        command = [sys.executable, "-m", "kpcache", "serve", "--config", str(path)]
+        command = [*(program or [sys.executable, "-m", "kpcache"]), "serve", "--config", str(path)]
         self._process = nest.start(command, log=f"{name}.log")
         self._wait_serving()
 

@@ -87,6 +87,36 @@ async def test_the_reason_of_an_end_is_told_and_the_process_reaped(
 
 
 @real_clock
+async def test_what_a_shard_says_after_it_was_given_up_is_not_heard(program: Callable[[str], None]) -> None:
+    """Its pairs are burnt in the books already; both messages come in one read."""
+    program("pipe.sendall(encode(['one']) + encode(['two'])); time.sleep(60)")
+    heard: list[str] = []
+
+    def handle(message: list[Any]) -> None:
+        heard.append(message[0])
+        link.give_up("told so")
+
+    link = ShardLink(0, handle)
+    assert await link.run() == "told so"
+    assert heard == ["one"]
+
+
+@real_clock
+async def test_a_shard_that_is_told_to_end_is_not_heard_any_more(program: Callable[[str], None]) -> None:
+    program("say('one'); assert hear() == ['init', {}]; assert hear() == ['end']; say('two')")
+    heard: list[str] = []
+
+    def handle(message: list[Any]) -> None:
+        heard.append(message[0])
+        link.end()
+
+    link = ShardLink(0, handle)
+    link.send(["init", {}])
+    assert await link.run() == "exit 0"
+    assert heard == ["one"]
+
+
+@real_clock
 async def test_messages_go_both_ways_in_order(program: Callable[[str], None]) -> None:
     program("for n in range(100): say('heard', n, *hear())")
     heard: list[list[Any]] = []
