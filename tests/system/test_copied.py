@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kpcache.core import envelope
 from kpcache.errors import ThrottlingException
 from tests.system.harness import PATIENCE_S, Daemon, descendants, pools, running
 from tests.vmclock import StandIn
@@ -42,6 +43,13 @@ def take(daemon: Daemon, count: int) -> set[bytes]:
     return {hashlib.sha256(answer["PublicKey"]).digest()[:8] for answer in answers}
 
 
+def salt(daemon: Daemon) -> bytes:
+    """Of the key that blobs are encrypted under at present (``core/envelope``)."""
+    with daemon.client() as client:
+        answer = client.generate_data_key_pair(KeyId="alias/kpcache", KeyPairSpec=SPEC)
+    return envelope.parse(answer["PrivateKeyCiphertextBlob"]).salt
+
+
 def run(daemon: Daemon, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "kpcache", *command, "--socket", daemon.socket],
@@ -55,12 +63,15 @@ def test_no_pair_from_before_a_copy_is_given_out_after_it(tmp_path: Path) -> Non
         daemon.wait_full()
         before = made(daemon)
         assert take(daemon, 2) < before
+        old = salt(daemon)
+        assert salt(daemon) == old
         daemon.wait_full()
         before = made(daemon)
         clock.generation = 2**64 - 1
         # At once: nobody has had the time to look at the clock but whoever is asked now.
         assert not take(daemon, 4) & before
         daemon.wait_log("this machine was copied")
+        assert salt(daemon) != old
         daemon.wait_full()
         assert not take(daemon, 4) & before
         status = daemon.status()
