@@ -68,9 +68,10 @@ def open_file(
     tag_key: bytes = TAG_KEY,
     disk: Disk | None = None,
     now: Callable[[], float] = lambda: NOW_S,
+    runtime_dir: Path | None = None,
 ) -> LedgerFile:
     """The ledger of a folder, open."""
-    file = closed_file(folder, expected_id, tag_key=tag_key, disk=disk, now=now)
+    file = closed_file(folder, expected_id, tag_key=tag_key, disk=disk, now=now, runtime_dir=runtime_dir)
     file.connect()
     return file
 
@@ -82,11 +83,15 @@ def closed_file(
     tag_key: bytes = TAG_KEY,
     disk: Disk | None = None,
     now: Callable[[], float] = lambda: NOW_S,
+    runtime_dir: Path | None = None,
 ) -> LedgerFile:
     def urandom(size: int) -> bytes:
         return next(_ids).to_bytes(size, "big")
 
-    file = LedgerFile(folder, tag_key, expected_id, urandom, now=now, connect=(disk or Disk()).connect)
+    file = LedgerFile(
+        folder, tag_key, expected_id, urandom, runtime_dir=runtime_dir, now=now,
+        connect=(disk or Disk()).connect,
+    )  # fmt: skip
     _opened.append(file)
     return file
 

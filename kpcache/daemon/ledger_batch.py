@@ -13,6 +13,7 @@ FINGERPRINT_BYTES: Final = 8
 _MAKER_START: Final = struct.Struct(">BHI")
 MAKER_START_BYTES: Final = _MAKER_START.size
 _SERIAL_BITS: Final = 32
+LAST_SERIAL: Final = (1 << _SERIAL_BITS) - 1
 # The longest public key, of ML-KEM-1024, has 1,590 bytes.
 _MAX_PUBLIC_BYTES: Final = 4096
 
@@ -94,7 +95,7 @@ class Row(NamedTuple):
 @dataclass(slots=True)
 class Batch:
     """Pairs that are recorded by one commit. ``number`` is given once, by the first attempt: rows that bear
-    it are this batch's own, whatever became of an attempt that failed."""
+    it, and are the same otherwise, are this batch's own, whatever became of an attempt that failed."""
 
     made: Sequence[Made]
     minute: int
@@ -102,8 +103,11 @@ class Batch:
     rows: list[Row] = field(default_factory=list)
 
     def lay_out(self, number: int) -> None:
-        """Make the rows. A millisecond for the largest batch, so it is left to the thread that writes."""
-        self.number = number
+        """Make the rows. A millisecond for the largest batch, so it is left to the thread that writes.
+
+        The number comes last: a batch that has one has all its rows. Else what ran out of memory here would
+        be tried again as an empty batch, and its pairs be held without being recorded.
+        """
         self.rows = [
             Row(tag, fingerprint, position, index)
             for position, made in enumerate(self.made)
@@ -111,6 +115,7 @@ class Batch:
             for fingerprint in [hashlib.sha256(pair.public).digest()[:FINGERPRINT_BYTES]]
             for tag in pair.tags
         ]
+        self.number = number
 
     def parameters(self) -> dict[str, Any]:
         """For one statement that takes all rows: their columns end to end."""
@@ -144,7 +149,8 @@ class Batch:
 
 
 def batch_number(life: int, serial: int) -> int:
-    """Of no other batch on the same ledger: ``life`` is never given twice, ``serial`` counts in it."""
+    """Of no other batch on the same ledger: ``life`` is never given twice, ``serial`` counts in it, to
+    ``LAST_SERIAL``."""
     return life << _SERIAL_BITS | serial
 
 

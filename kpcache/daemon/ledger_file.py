@@ -9,6 +9,9 @@ is in the write-ahead log written into the database and synced (a failed sync is
 that it should have written are clean from then on: only what is written anew is synced anew), and sees that
 nothing is missing that was acknowledged. Then the same batch is recorded again, under its own number: of
 rows that bear it some attempt has succeeded after all, and that is no duplicate.
+
+So it is too when another hand has removed or replaced the files, which is seen within a minute: SQLite would
+go on with what nobody finds any more. Closed, it writes what the log has into the database, if that is there.
 """
 
 import hashlib
@@ -16,16 +19,15 @@ import hmac
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from kpcache.daemon import ledger_note, ledger_schema, ledger_sqlite
-from kpcache.daemon.ledger_batch import Batch, Duplicate, batch_number
-from kpcache.daemon.ledger_note import Note
+from kpcache.daemon.ledger_batch import LAST_SERIAL, Batch, Duplicate, batch_number
+from kpcache.daemon.ledger_note import Note, Notes
 from kpcache.errors import ConfigError
 
-_NOTE_INTERVAL_S: Final = 60.0
+_LOOK_INTERVAL_S: Final = 60.0
 # Evidence enough; while the alarm stands nothing is made that could add to it.
 MAX_EVIDENCE: Final = 16
 _PERSON: Final = b"kpc-ledger"
@@ -59,12 +61,14 @@ class LedgerFile:
         expected_id: str,
         urandom: Callable[[int], bytes],
         *,
+        runtime_dir: Path | None = None,
         now: Callable[[], float] = time.time,
         connect: Callable[[Path], sqlite3.Connection] = ledger_sqlite.connect,
     ) -> None:
         """``tag_key`` and ``expected_id`` are the keyring's; the id is empty where no ledger was begun yet.
 
-        ``now`` gives Unix seconds.
+        ``runtime_dir`` is where a second note is kept, None where there is no such place. ``now`` gives Unix
+        seconds.
         """
         self.path = state_dir / ledger_note.FILE_NAME
         self.id = ""
@@ -80,8 +84,10 @@ class LedgerFile:
         self._connection: sqlite3.Connection | None = None
         self._life = 0
         self._serial = 0
-        self._noted_s = 0.0
-        self._noted_rows = 0
+        self._notes = Notes([state_dir] if runtime_dir is None else [state_dir, runtime_dir])
+        self._noted = Note("", 0, 0)
+        self._looked_s = 0.0
+        self._files: list[tuple[int, int]] = []
 
     # --- from closed to open
 
@@ -111,13 +117,13 @@ class LedgerFile:
                 ledger_sqlite.close(connection)
             raise
         self._connection = connection
+        self._files = ledger_note.identities(self.path)
         self._note()
 
     def _take(self, connection: sqlite3.Connection) -> None:
         is_first = not self._life
         if is_first:
             ledger_sqlite.refuse_damaged(connection, self.path)
-        note = ledger_note.read_note(self.path.parent)
         is_begun = ledger_sqlite.is_begun(connection, self.path)
         ledger_sqlite.prepare(connection)
         if not is_begun:
@@ -125,7 +131,7 @@ class LedgerFile:
                 raise ConfigError(
                     f"{self.path}: emptied by another hand; stop the daemon, then: {self._cure}"
                 )
-            self._begin(connection, note)
+            self._begin(connection)
         row = connection.execute(ledger_schema.READ_LEDGER).fetchone()
         if row is None:
             raise ledger_sqlite.damaged(self.path)
@@ -138,19 +144,20 @@ class LedgerFile:
         if not is_first and (id_ != self.id or lives < self._life):
             raise ConfigError(f"{self.path}: replaced by another hand; stop the daemon, then: {self._cure}")
         self.standing = ledger_sqlite.standing(connection)
-        missing = rolled_back or self._missing(id_, rows, note)
+        missing = rolled_back or self._missing(Note(id_, rows, lives))
         # All that is in the log goes into the database, written and synced anew: see above.
         busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
-            raise LedgerUnavailableError(f"{self.path}: another program holds it")
+            raise LedgerUnavailableError(ledger_sqlite.in_use(self.path))
         # What is missing is noted here before any more rows can hide it.
         if is_first:
-            [(self._life,)] = connection.execute(ledger_schema.BEGIN_LIFE, (missing,)).fetchall()
+            self._begin_life(connection, missing, self._notes.furthest(id_).lives)
         elif missing != rolled_back:
             connection.execute(ledger_schema.MISSING, (missing,))
         self.id, self.rows, self.rolled_back = id_, rows, missing
 
-    def _begin(self, connection: sqlite3.Connection, note: Note | None) -> None:
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        note = self._notes.beside()
         lost = self._expected_id or (note.id if note is not None else "")
         rolled_back = (
             f"the ledger {lost} that was used here is missing, and a new one was begun" if lost else ""
@@ -164,12 +171,16 @@ class LedgerFile:
         connection.execute("COMMIT")
         self._expected_id = id_
 
-    def _missing(self, id_: str, rows: int, note: Note | None) -> str:
+    def _begin_life(self, connection: sqlite3.Connection, missing: str, noted: int) -> None:
+        """Of which no batch has a number, not even one that this copy has forgotten (``noted`` lives)."""
+        [(self._life,)] = connection.execute(ledger_schema.BEGIN_LIFE, (noted, missing)).fetchall()
+        self._serial = 0
+
+    def _missing(self, found: Note) -> str:
         """What this ledger lacks of the one that was last used here; empty if nothing is known to be."""
-        if not self._life and self._expected_id not in ("", id_):
-            return f"it is {id_}, and not {self._expected_id}, which was used here last"
-        least = max(self.rows, note.rows if note is not None and note.id == id_ else 0)
-        return f"it has {rows} tags, and had {least}: an older copy was put back" if rows < least else ""
+        if not self._life and self._expected_id not in ("", found.id):
+            return f"it is {found.id}, and not {self._expected_id}, which was used here last"
+        return self._notes.lacking(found, self.rows)
 
     # --- while it is open
 
@@ -180,11 +191,13 @@ class LedgerFile:
         Raises ``LedgerUnavailableError``; then the ledger is closed, and which rows are in it is not known.
         """
         connection = self._connected()
-        if not batch.number:
-            self._serial += 1
-            batch.lay_out(batch_number(self._life, self._serial))
+        is_time = not 0 <= self._now() - self._looked_s < _LOOK_INTERVAL_S  # or the clock was set back
+        if is_time:
+            self._require_our_files()
         verdict = Verdict(set(), [])
         try:
+            if not batch.number:
+                batch.lay_out(self._next_number(connection))
             try:
                 connection.execute(ledger_schema.RECORD, batch.parameters())
                 self.rows += len(batch.rows)
@@ -198,9 +211,20 @@ class LedgerFile:
             # A defect, perhaps within a transaction: what came next would seem to be committed.
             self._drop()
             raise
-        if self._now() - self._noted_s >= _NOTE_INTERVAL_S:
+        if is_time:
             self._note()
         return verdict
+
+    def _next_number(self, connection: sqlite3.Connection) -> int:
+        if self._serial == LAST_SERIAL:
+            self._begin_life(connection, self.rolled_back, 0)
+        self._serial += 1
+        return batch_number(self._life, self._serial)
+
+    def _require_our_files(self) -> None:
+        if ledger_note.identities(self.path) != self._files:
+            self._drop()
+            raise LedgerUnavailableError(f"{self.path}, or its -wal: removed or replaced by another hand")
 
     def _record_again(self, connection: sqlite3.Connection, batch: Batch) -> Verdict:
         """Some tags are there already: see whose they are, then record what is new and raise the alarm."""
@@ -255,7 +279,7 @@ class LedgerFile:
         self, error: sqlite3.Error, duplicates: list[Duplicate] | None = None
     ) -> LedgerUnavailableError:
         self._drop()
-        return LedgerUnavailableError(f"{self.path}: {error}", duplicates)
+        return LedgerUnavailableError(ledger_sqlite.told(error, self.path), duplicates)
 
     def _drop(self) -> None:
         """Never use this connection again."""
@@ -263,13 +287,11 @@ class LedgerFile:
         ledger_sqlite.close(connection)
 
     def _note(self) -> None:
-        """Best effort: what is not noted is less to compare with at the next start, and nothing more."""
-        self._noted_s = self._now()
+        self._looked_s = self._now()
         self.bytes = ledger_note.file_bytes(self.path)
-        if self.rows != self._noted_rows or not self._noted_rows:
-            with suppress(OSError):
-                ledger_note.write_note(self.path.parent, Note(self.id, self.rows))
-                self._noted_rows = self.rows
+        note = Note(self.id, self.rows, self._life)
+        if note != self._noted and self._notes.write(note):
+            self._noted = note
 
     @property
     def _cure(self) -> str:
@@ -278,4 +300,4 @@ class LedgerFile:
     def _told(self, error: sqlite3.Error) -> ConfigError | LedgerUnavailableError:
         if ledger_sqlite.code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return ledger_sqlite.damaged(self.path)
-        return LedgerUnavailableError(f"{self.path}: {error}")
+        return LedgerUnavailableError(ledger_sqlite.told(error, self.path))

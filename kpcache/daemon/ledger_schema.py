@@ -32,7 +32,7 @@ CREATE: Final = (
 )
 BEGIN_LEDGER: Final = "INSERT INTO ledger VALUES (1, :id, :key_check, 0, 0, :rolled_back)"
 READ_LEDGER: Final = "SELECT id, key_check, lives, rows, rolled_back FROM ledger"
-BEGIN_LIFE: Final = "UPDATE ledger SET lives = lives + 1, rolled_back = ? RETURNING lives"
+BEGIN_LIFE: Final = "UPDATE ledger SET lives = max(lives, ?) + 1, rolled_back = ? RETURNING lives"
 MISSING: Final = "UPDATE ledger SET rolled_back = ?"
 
 _NUMBERS: Final = """WITH RECURSIVE n (i) AS (
@@ -44,17 +44,19 @@ def _part(values: str, size: int) -> str:
 
 
 _TAG: Final = _part("tags", TAG_BYTES)
+_FINGERPRINT: Final = _part("fingerprints", FINGERPRINT_BYTES)
+_MAKER: Final = _part("makers", MAKER_START_BYTES)
 _ROWS: Final = f"""INSERT INTO tags (tag, fingerprint, minute, maker, batch) {_NUMBERS}
-    SELECT {_TAG}, {_part("fingerprints", FINGERPRINT_BYTES)}, :minute,
-        {_part("makers", MAKER_START_BYTES)}, :batch FROM n WHERE true"""  # noqa: S608 - constants of ours
+    SELECT {_TAG}, {_FINGERPRINT}, :minute, {_MAKER}, :batch FROM n WHERE true"""  # noqa: S608 - constants of ours
 # All rows or, if a tag is there already or comes twice, none: check and record in one.
 RECORD: Final = _ROWS
 RECORD_NEW: Final = f"{_ROWS} ON CONFLICT DO NOTHING"
 # Rows of other batches that have a tag of this one. What a failed attempt of this very batch may have left
-# bears its number, and is not a duplicate.
+# bears its number, and is not a duplicate. It is the same in all else too: a ledger that was put together by
+# hand, out of two copies, may have two batches of one number.
 CONFLICTS: Final = f"""{_NUMBERS}
     SELECT i, fingerprint, tags.minute, maker, batch FROM n JOIN tags ON tag = {_TAG}
-    WHERE batch <> :batch"""  # noqa: S608 - constants of ours
+    WHERE (batch, fingerprint, maker, tags.minute) <> (:batch, {_FINGERPRINT}, {_MAKER}, :minute)"""  # noqa: S608 - constants of ours
 
 # A batch that is tried again tells of the same duplicates.
 RAISE: Final = "INSERT INTO alarms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING"

@@ -12,6 +12,9 @@ from kpcache.daemon.ledger_batch import Batch, Duplicate, Earlier, MakerStart, R
 from kpcache.errors import ConfigError
 
 _BUSY_TIMEOUT_S: Final = 1.0  # someone looks into the ledger with another program
+_IN_USE: Final = (
+    "another program is in the middle of something with it; let that end (fuser tells which it is)"
+)
 _CACHE_KIB: Final = 8192
 _MAX_WAL_BYTES: Final = 16 * 1024 * 1024
 # A sound ledger of 100 MB is read whole in about so long; of a larger one, what can be.
@@ -75,6 +78,8 @@ def prepare(connection: sqlite3.Connection) -> None:
         f"cache_size = -{_CACHE_KIB}",
         f"journal_size_limit = {_MAX_WAL_BYTES}",
         "trusted_schema = OFF",
+        # A large batch with a duplicate in it would else need room in /tmp, and its alarm with it.
+        "temp_store = MEMORY",
     ):
         connection.execute(f"PRAGMA {setting}").fetchall()
 
@@ -87,6 +92,16 @@ def close(connection: sqlite3.Connection) -> None:
 def code(error: sqlite3.Error) -> int:
     """The primary code of SQLite's."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def told(error: sqlite3.Error, path: Path) -> str:
+    """The file, the reason, and what helps if known."""
+    return in_use(path) if code(error) == sqlite3.SQLITE_BUSY else f"{path}: {error}"
+
+
+def in_use(path: Path) -> str:
+    """A transaction of another program, that writes or has been reading for long."""
+    return f"{path}: {_IN_USE}"
 
 
 def standing(connection: sqlite3.Connection) -> list[Duplicate]:

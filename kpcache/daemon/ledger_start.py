@@ -8,13 +8,14 @@ from pathlib import Path
 
 from kpcache.daemon.ledger_file import LedgerFile, LedgerUnavailableError
 from kpcache.daemon.notices import log
+from kpcache.daemon.runtime_folder import prepare_runtime_folder
 from kpcache.errors import ConfigError, KeyUnavailableException
 from kpcache.keyring import changes
 from kpcache.keyring.document import Document
 from kpcache.keyring.vault import Vault
 
 
-def open_ledger(vault: Vault, state_dir: Path) -> tuple[LedgerFile, str]:
+def open_ledger(vault: Vault, state_dir: Path, runtime_dir: Path) -> tuple[LedgerFile, str]:
     """The ledger, and why it is not open yet; empty if it is.
 
     Raises ``ConfigError`` with the cure for a ledger that is not to be used, and where a keyring of an
@@ -25,7 +26,9 @@ def open_ledger(vault: Vault, state_dir: Path) -> tuple[LedgerFile, str]:
     if why_not:
         raise ConfigError(why_not)
     content = vault.content
-    file = LedgerFile(state_dir, content.tag_key, content.ledger_id, os.urandom)
+    file = LedgerFile(
+        state_dir, content.tag_key, content.ledger_id, os.urandom, runtime_dir=_usable(runtime_dir)
+    )
     try:
         file.connect()
     except LedgerUnavailableError as error:
@@ -47,6 +50,19 @@ def open_ledger(vault: Vault, state_dir: Path) -> tuple[LedgerFile, str]:
                 "the ledger's id could not be noted in the keyring, as the next start will: %s", why_not
             )
     return file, ""
+
+
+def _usable(runtime_dir: Path) -> Path | None:
+    """The runtime folder, if it can be used: without it the ledger has one note less, and no other lack."""
+    try:
+        prepare_runtime_folder(runtime_dir)
+    except ConfigError as error:
+        log.warning(
+            "daemon.runtime_dir cannot be used: %s. So it is not noticed if the whole state folder is put "
+            "back from an older copy", error,
+        )  # fmt: skip
+        return None
+    return runtime_dir
 
 
 def _change(vault: Vault, change: Callable[[Document], Document]) -> str:

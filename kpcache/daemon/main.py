@@ -69,7 +69,7 @@ def run(config: Config, reporter: Reporter) -> int:
                 default_alias=keyring.default_alias,
                 unlock=unlock_of(keyring, os.environ),
             )
-            ledger, fault = open_ledger(vault, config.daemon.state_dir)
+            ledger, fault = open_ledger(vault, config.daemon.state_dir, config.daemon.runtime_dir)
             stack.callback(ledger.close)
             listeners: Listeners = []
             for path, mode in _socket_paths(config):

@@ -1,8 +1,10 @@
 """The ledger's file: no tag is ever accepted twice, nothing acknowledged is lost, and a failed commit that
 was none after all raises no false alarm."""
 
+import contextlib
 import hashlib
 import os
+import resource
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpcache.daemon import ledger_note, ledger_sqlite
-from kpcache.daemon.ledger_batch import Batch, Made, MakerStart, batch_number, life_of
+from kpcache.daemon.ledger_batch import LAST_SERIAL, Batch, Made, MakerStart, batch_number, life_of
 from kpcache.daemon.ledger_file import MAX_EVIDENCE, LedgerFile, LedgerUnavailableError
 from kpcache.errors import ConfigError
 from tests.ledgers import (
@@ -278,6 +280,87 @@ def test_rows_that_vanish_while_it_runs_are_missed(folder: Path) -> None:
     assert file.rolled_back == "it has 2 tags, and had 3: an older copy was put back"
     file.close()
     assert open_file(folder, file.id).rolled_back == file.rolled_back
+
+
+def test_a_batch_that_ran_out_of_memory_is_not_tried_again_as_an_empty_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pairs would be held, and their tags be nowhere."""
+    file, batch = open_file(folder), batch_of([1, 2], [3, 4])
+    with monkeypatch.context() as patched:
+        patched.setattr(hashlib, "sha256", _out_of_memory)
+        with pytest.raises(MemoryError):
+            file.record(batch)
+    file.connect()
+    assert file.record(batch).refused == set()
+    assert file.rows == 4
+    assert refused(file, [4, 5], [1, 6]) == [0, 1]
+
+
+def _out_of_memory(*_: object) -> None:
+    raise MemoryError
+
+
+def test_rows_of_another_batch_of_the_same_number_are_no_rows_of_this_one(folder: Path) -> None:
+    """Two copies of a ledger had a start each, of the same number, and were put together by hand."""
+    file = open_file(folder)
+    batch = batch_of([7, 8], [9, 10])
+    file.record(batch)
+    file._serial = 0
+    fellow = Batch([made_of([11, 8]), made_of([9, 10], by=MakerStart(0, 7, 300))], batch.minute)
+    verdict = file.record(fellow)
+    assert fellow.number == batch.number
+    assert verdict.refused == {(0, 0), (1, 0)}
+    assert verdict.duplicates[0].earlier.fingerprint == made_digest(made_of([7]))[:8]
+
+
+def test_after_the_last_number_of_a_life_another_life_begins(folder: Path) -> None:
+    file = open_file(folder)
+    file._serial = LAST_SERIAL - 1
+    batches = [batch_of([n]) for n in range(3)]
+    for batch in batches:
+        file.record(batch)
+    first, last = batch_number(1, LAST_SERIAL), batch_number(2, 1)
+    assert [batch.number for batch in batches] == [first, last, last + 1]
+    file.close()
+    again, batch = open_file(folder, file.id), batch_of([4])
+    again.record(batch)
+    assert (life_of(batch.number), again.rolled_back) == (3, "")
+
+
+def test_an_alarm_needs_no_room_for_temporary_files(folder: Path) -> None:
+    """A full /tmp is a common thing. Here no file can be opened at all."""
+    file = open_file(folder)
+    for start in range(0, 20_000, 2500):
+        record(file, *([n] for n in range(start, start + 2500)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        verdict = record(file, *([n] for n in [*range(100_000, 100_511), 5]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert verdict.refused == {(0, 511)}
+    assert len(file.standing) == 1
+
+
+@pytest.mark.parametrize("begin", ["BEGIN IMMEDIATE", "BEGIN"])
+def test_who_holds_the_ledger_is_named_as_what_it_is(folder: Path, begin: str) -> None:
+    """A shell that was forgotten in a transaction: one that writes keeps every batch from the ledger, and one
+    that only reads keeps it from being opened."""
+    file = open_file(folder)
+    record(file, [1])
+    with contextlib.closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as shell:
+        shell.execute(begin)
+        shell.execute("SELECT count(*) FROM tags").fetchone()
+        act: Callable[[], object] = lambda: record(file, [3])  # noqa: E731 - shorter than two functions
+        if begin == "BEGIN":
+            assert refused(file, [2]) == []
+            file.close()
+            act = (file := closed_file(folder, file.id)).connect
+        with pytest.raises(LedgerUnavailableError, match="another program is in the middle of something"):
+            act()
+    file.connect()
+    assert refused(file, [3]) == []
 
 
 # --- what is missing
