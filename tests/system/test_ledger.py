@@ -233,3 +233,46 @@ def test_nothing_of_the_tag_key_is_in_the_log_or_the_ledger(tmp_path: Path) -> N
     forms = (key, key.hex().encode(), base64.b64encode(key))
     told = "\n".join(daemon.log).encode() + (daemon.state_dir / "ledger.db").read_bytes()
     assert not any(form in told for form in forms)
+
+
+def test_a_whole_state_folder_that_is_put_back_is_shown_while_the_machine_was_not_rebooted(
+    tmp_path: Path,
+) -> None:
+    """Nothing in it can tell: its note, its keyring and its ledger are of one age."""
+    fill_once(tmp_path, sys.executable, "-m", "kpcache")
+    state, copy = tmp_path / "state", tmp_path / "copy"
+    shutil.copytree(state, copy)
+    with running(tmp_path, ONE_MAKER) as daemon:
+        daemon.wait_full()
+    shutil.rmtree(state)
+    copy.rename(state)
+    with running(tmp_path, ONE_MAKER) as daemon:
+        daemon.wait_log("the ledger is rolled back")
+        assert "an older copy was put back" in daemon.status()["ledger"]["rolled_back"]
+        assert take(daemon)
+
+
+def test_a_runtime_folder_that_cannot_be_used_is_told_and_is_no_reason_not_to_serve(tmp_path: Path) -> None:
+    (tmp_path / "reserve").touch()
+    with running(tmp_path, ONE_MAKER) as daemon:
+        assert "an older copy" in daemon.wait_log("daemon.runtime_dir cannot be used")
+        daemon.wait_full()
+        assert take(daemon)
+
+
+def test_a_second_daemon_on_one_state_folder_refuses_with_the_cure_and_harms_nothing(tmp_path: Path) -> None:
+    with running(tmp_path, ONE_MAKER) as daemon:
+        daemon.wait_full()
+        config = tmp_path / "second.toml"
+        config.write_text(
+            f'[daemon]\nsocket = "{tmp_path}/2/s"\nstate_dir = "{daemon.state_dir}"\n'
+            f'runtime_dir = "{tmp_path}/3"\n'
+        )
+        second = run("serve", "--config", str(config))
+        assert second.returncode == 2
+        assert f"another kpcache process uses {daemon.state_dir}" in second.stderr
+        assert "stop it or let it finish; for a second daemon set its own daemon.state_dir" in second.stderr
+        assert take(daemon)
+        daemon.wait_full()
+        assert daemon.status()["ledger"]["available"]
+    assert fill_once(tmp_path, sys.executable, "-m", "kpcache")["ledger"]["rolled_back"] == ""
