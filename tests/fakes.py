@@ -181,6 +181,7 @@ class FakeLedger:
 
     def __init__(self) -> None:
         self.accepts = True
+        self.unable_s = 0.0
         self.is_slow = False
         self.duplicates: list[str] = []  # specs
         self.waiting: list[Made] = []

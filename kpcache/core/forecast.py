@@ -51,6 +51,14 @@ def forecast(ahead: int, pair_s: float, before_s: float, makers: Sequence[Busy])
     return _with_luck(mean_s, max(number / len(makers), 1.0), pair_s)
 
 
+def not_before(told: Forecast | None, earliest_s: float) -> Forecast | None:
+    """What becomes of a forecast where no pair can come sooner than ``earliest_s`` at all."""
+    if not earliest_s:
+        return told
+    told = told or Forecast(0.0, 0.0)
+    return Forecast(max(told.served_s, earliest_s), max(told.at_best_s, earliest_s))
+
+
 def goes_first_s(spec: str, lacking: Mapping[str, int], pair_s: Mapping[str, float]) -> float:
     """Maker seconds for those who wait for cheaper pairs than of ``spec``, who go first (``refill``).
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import trio
 
 from kpcache.core import refill
-from kpcache.core.forecast import Forecast
+from kpcache.core.forecast import Forecast, not_before
 from kpcache.core.pool import State
 from kpcache.daemon.brakes import Brakes
 from kpcache.daemon.ledger_batch import Made, MakerStart, new_pairs
@@ -32,6 +32,10 @@ class Recorder(Protocol):
     @property
     def accepts(self) -> bool:
         """Whether pairs may be ordered."""
+
+    @property
+    def unable_s(self) -> float:
+        """For so many seconds nothing can be recorded, so that no pair can come; 0 if it can, or may."""
 
     def put(self, made: Made) -> None:
         """Record the pairs, then settle them."""
@@ -176,7 +180,7 @@ class Floor:
             for work in state.work:
                 orders[work.order.spec] = orders.get(work.order.spec, 0) + work.due
             makers.append((now - state.work[0].since if state.work else 0.0, orders))
-        return self._planner.forecast(spec, ahead, makers)
+        return not_before(self._planner.forecast(spec, ahead, makers), self._ledger.unable_s)
 
     def _place(self, order: refill.Order) -> None:
         self._last_number += 1

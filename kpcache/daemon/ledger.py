@@ -56,6 +56,7 @@ class Ledger:
         self._batch: Batch | None = None  # under way, or failed and to be tried again
         self._waiting = 0  # pairs, of the batch and in the queue
         self._wanted = trio.Event()
+        self._next_attempt = 0.0  # after a failure; the loop's clock
         # One thread at a time has the file, and no other work of the daemon's keeps it from having one.
         self._writer = trio.CapacityLimiter(1)
 
@@ -67,6 +68,12 @@ class Ledger:
     def accepts(self) -> bool:
         """Whether pairs may be ordered: what is made can be recorded soon."""
         return self.available and self._waiting < MAX_WAITING_PAIRS
+
+    @property
+    def unable_s(self) -> float:
+        """Until the next attempt after a failure nobody can have a pair that must be made. Longer than that
+        nobody is turned away for: a disk that has room again serves whoever waits then."""
+        return 0.0 if self.available else max(self._next_attempt - trio.current_time(), 0.0)
 
     def put(self, made: Made) -> None:
         """Record these pairs as soon as can be; then they are settled."""
@@ -104,7 +111,8 @@ class Ledger:
                 retry_s = FIRST_RETRY_S
                 self._succeed(verdict)
                 continue
-            await trio.sleep(retry_s)
+            self._next_attempt = trio.current_time() + retry_s
+            await trio.sleep_until(self._next_attempt)
             retry_s = min(retry_s * 2, LAST_RETRY_S)
 
     async def clear_alarm(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpcache.core.forecast import Busy, forecast
+from kpcache.core.forecast import Busy, Forecast, forecast, not_before
 from kpcache.core.targets import SERVICE_VARIATION
 
 
@@ -27,6 +27,16 @@ def test_by_hand() -> None:
     assert served_s(1, 1.0, 0.0, [Busy(9.0, 2)]) == 2.0
     assert served_s(1, 1.0, 0.0, [Busy(9.0, 1), Busy(9.0, 1)]) == 1.0
     assert forecast(0, 1.0, 0.0, []) is None
+
+
+def test_what_keeps_all_pairs_from_coming_is_the_least_that_is_told() -> None:
+    told = Forecast(served_s=2.0, at_best_s=1.0)
+    assert not_before(told, 0.0) is told
+    assert not_before(told, 0.5) == told
+    assert not_before(told, 1.5) == Forecast(2.0, 1.5)
+    assert not_before(told, 9.0) == Forecast(9.0, 9.0)
+    assert not_before(None, 9.0) == Forecast(9.0, 9.0)
+    assert not_before(None, 0.0) is None
 
 
 @given(

@@ -154,3 +154,13 @@ async def test_a_waiter_is_told_when_by_the_makers_at_work() -> None:
         for maker in (0, 1):
             it.floor.maker_lost(0, maker)
         assert it.floor.forecast(LARGE, 3) is None
+
+
+@mock_clock
+async def test_a_waiter_is_told_that_no_pair_can_come_before_the_ledger_is_tried_again() -> None:
+    async with works({SMALL: PoolPlan(0, 0)}) as it:
+        await trio.testing.wait_all_tasks_blocked()
+        it.ledger.accepts, it.ledger.unable_s = False, 30.0
+        told = it.floor.forecast(SMALL, 0)
+        assert told is not None
+        assert (told.served_s, told.at_best_s) == (30.0, 30.0)

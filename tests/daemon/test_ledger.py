@@ -189,6 +189,27 @@ async def test_a_full_disk_stops_the_orders_is_told_once_and_recovers_by_itself(
 
 
 @real_clock
+async def test_it_tells_for_how_long_nothing_can_be_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "FIRST_RETRY_S", 0.25)
+    disk = Disk()
+    async with house(open_file(tmp_path, disk=disk)) as it:
+        assert it.ledger.unable_s == 0
+        disk.error = "disk I/O error"
+        it.put([1])
+        longest = 0.0
+        for attempts in (2, 3):
+            while disk.opened < attempts:
+                longest = max(longest, it.ledger.unable_s)
+                await trio.sleep(0.005)
+        assert 0.25 < longest <= 0.5, "the second is after twice the time"
+        disk.error = ""
+        await it.wait_settled(1)
+        assert it.ledger.unable_s == 0
+
+
+@real_clock
 async def test_a_ledger_that_could_not_be_opened_at_the_start_is_tried_again_and_its_alarm_heeded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
