@@ -95,7 +95,8 @@ class Ledger:
         }
 
     async def run(self) -> None:
-        """Record what comes, until cancelled: the commit under way is then still carried to its end."""
+        """Record what comes, until cancelled: the commit under way is then still carried to its end, for
+        which the daemon does not wait for ever (``leaving``)."""
         retry_s = FIRST_RETRY_S
         while True:
             if self.available and self._batch is None:

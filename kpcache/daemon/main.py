@@ -21,6 +21,7 @@ from kpcache.daemon.alarm import Alarm, Incidents
 from kpcache.daemon.aws_unlock import unlock_of
 from kpcache.daemon.dispatcher import Dispatcher, Gate
 from kpcache.daemon.fence import Fence
+from kpcache.daemon.leaving import Leaving
 from kpcache.daemon.ledger import Ledger
 from kpcache.daemon.ledger_file import LedgerFile
 from kpcache.daemon.ledger_start import open_ledger
@@ -43,6 +44,8 @@ from kpcache.worker.process import StartError, protect
 READY_TIMEOUT_S = 10.0
 # Answers under way at a stop get as long as a request may wait for a pair, and this much more.
 DRAIN_MARGIN_S = 1.0
+# After the drain, for the workers' end and what the disk has to do: more than a slow one takes for a commit.
+LEAVE_S = 10.0
 PROGRESS_INTERVAL_S = 0.25
 # File descriptors that are not clients' connections: listeners, workers' pipes, the loop's own.
 _OWN_FDS = 256
@@ -52,7 +55,8 @@ Listeners = list[tuple[socket.socket, Path]]  # the clients', then the administr
 
 def run(config: Config, reporter: Reporter) -> int:
     """Serve until SIGTERM, SIGINT or SIGHUP (the terminal is gone). Returns the exit code: 0, or 1 after a
-    defect. Raises ``ConfigError`` if it cannot start."""
+    defect. Raises ``ConfigError`` if it cannot start. Where a disk hangs at the end, it does not return, and
+    the process ends with 1."""
     reporter = unhurried = UnhurriedReporter(reporter)
     handler = ReporterHandler(reporter)
     log.addHandler(handler)
@@ -61,6 +65,8 @@ def run(config: Config, reporter: Reporter) -> int:
     try:
         _protect()
         with ExitStack() as stack:
+            leaving = Leaving(unhurried.close)
+            stack.callback(leaving.cancel)
             stack.enter_context(locked_folder(config.daemon.state_dir))
             keyring = config.keyring
             vault = Vault.open(
@@ -76,7 +82,7 @@ def run(config: Config, reporter: Reporter) -> int:
                 listener = listen(path, mode, config.daemon.socket_group)
                 stack.callback(close_listener, listener, path)
                 listeners.append((listener, path))
-            trio.run(_live, config, reporter, vault, ledger, fault, listeners)
+            trio.run(_live, config, reporter, vault, ledger, fault, listeners, leaving)
     except ConfigError:
         raise
     except Exception as error:
@@ -97,9 +103,15 @@ def _protect() -> None:
 
 
 async def _live(
-    config: Config, reporter: Reporter, vault: Vault, ledger: LedgerFile, fault: str, listeners: Listeners
+    config: Config,
+    reporter: Reporter,
+    vault: Vault,
+    ledger: LedgerFile,
+    fault: str,
+    listeners: Listeners,
+    leaving: Leaving,
 ) -> None:
-    await Daemon(config, reporter, vault, ledger, fault, listeners).live()
+    await Daemon(config, reporter, vault, ledger, fault, listeners, leaving).live()
 
 
 class Daemon:
@@ -113,8 +125,10 @@ class Daemon:
         ledger: LedgerFile,
         ledger_fault: str,
         listeners: Listeners,
+        leaving: Leaving,
     ) -> None:
         self._config = config
+        self._leaving = leaving
         self._reporter = reporter
         self._listeners = listeners
         self._gate = Gate()
@@ -178,6 +192,7 @@ class Daemon:
                     workers.start_soon(self._learned.run)
                 workers.start_soon(self._administrator.run)
                 workers.start_soon(self._heed, signals)
+                workers.start_soon(self._leave_in_time)
                 await _first_of(self._supervisor.wait_settled, self._told_to_stop.wait, READY_TIMEOUT_S)
                 if not self._told_to_stop.is_set():
                     async with trio.open_nursery() as connections:
@@ -193,6 +208,13 @@ class Daemon:
             if self._told_to_stop.is_set():
                 self._told_to_hurry.set()
             self._told_to_stop.set()
+
+    async def _leave_in_time(self) -> None:
+        """When the end begins, after the drain or a defect, it is bounded."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._leaving.within(LEAVE_S)
 
     async def _serve(self, connections: trio.Nursery) -> None:
         """Accept connections until a signal comes; then no more, and nobody finds the sockets."""

@@ -1,4 +1,5 @@
-"""``kpcache`` whose ledger's disk hangs: a commit waits for 5 s once for each file "stall" that it finds."""
+"""``kpcache`` whose ledger's disk hangs: a commit waits for 5 s once for each file "stall" that it finds, and
+for as long as there is a file "hang"."""
 
 import sys
 import time
@@ -19,6 +20,8 @@ def _stalling(file: LedgerFile, batch: Batch) -> Verdict:
         pass
     else:
         time.sleep(STALL_S)
+    while Path(file.path.parent, "hang").exists():
+        time.sleep(0.05)
     return _record(file, batch)
 
 
