@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         with to_stdout():
             print(as_json(evidence))
         return 0
+    shown = evidence["Duplicates"]
     for line in told(evidence):
         complain(line)
     if args.show:
@@ -46,6 +47,11 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError("the alarm stands as before")
     # Asked anew: the answer may have taken a while, and no connection stays open for it.
     with running(args) as daemon:
+        unseen = [each for each in daemon.call("DescribeAlarm", {})["Duplicates"] if each not in shown]
+        if unseen:
+            raise KMSInvalidStateException(
+                f"{len(unseen)} more were found since these were shown: look at them first. The alarm stands."
+            )
         result = daemon.call("ClearAlarm", {})
     return tell(args, result, "the alarm is cleared; pools are filled anew, and pairs given out again")
 

@@ -31,6 +31,8 @@ class FakeDaemon:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stands, self.durable = True, True
         self.asked: list[str] = []
+        self.found = [FOUND]
+        self.found_later: list[dict[str, Any]] = []
         monkeypatch.setattr(clear_alarm, "running", self._running)
 
     @contextlib.contextmanager
@@ -41,7 +43,9 @@ class FakeDaemon:
         self.asked.append(method)
         if method == "ClearAlarm":
             return {"Cleared": 1}
-        return {"Standing": self.stands, "Durable": self.durable, "Duplicates": [FOUND]}
+        duplicates = list(self.found)
+        self.found += self.found_later
+        return {"Standing": self.stands, "Durable": self.durable, "Duplicates": duplicates}
 
 
 @pytest.mark.parametrize(("answer", "code"), [("clear\n", 0), ("yes\n", 2), ("", 2)])
@@ -51,10 +55,22 @@ def test_it_asks_for_the_word(
     daemon = FakeDaemon(monkeypatch)
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
     assert main(["clear-alarm"]) == code
-    assert daemon.asked == ["DescribeAlarm", *(["ClearAlarm"] if code == 0 else [])]
+    assert daemon.asked == ["DescribeAlarm", *(["DescribeAlarm", "ClearAlarm"] if code == 0 else [])]
     told = capsys.readouterr().err
     for each in (DIGEST, "cd" * 8, "c3BraQ==", "maker 1 of shard 0, start 2", "start 1", "Type clear to let"):
         assert each in told
+
+
+def test_what_is_found_while_it_asks_is_not_cleared_unseen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Batches that waited for a disk may bring more of them, minutes later."""
+    daemon = FakeDaemon(monkeypatch)
+    daemon.found_later = [{**FOUND, "PublicKeySha256": "ef" * 32}]
+    monkeypatch.setattr(sys, "stdin", Terminal("clear\n"))
+    assert main(["clear-alarm"]) == 1
+    assert "ClearAlarm" not in daemon.asked
+    assert "1 more were found since these were shown" in capsys.readouterr().err
 
 
 def test_evidence_that_a_restart_would_forget_is_told_as_such(

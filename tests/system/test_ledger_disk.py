@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kpcache.core.specs import SPECS
 from kpcache.daemon.leaving import EXIT_CODE
 from kpcache.daemon.main import LEAVE_S
 from kpcache.errors import ThrottlingException
@@ -24,9 +25,10 @@ def test_a_full_disk_stops_new_pairs_only_and_is_over_when_there_is_room(tmp_pat
 
 
 def test_a_disk_that_hangs_for_5_s_loses_no_request_and_keeps_none_waiting(tmp_path: Path) -> None:
-    """At 50 pairs a second, from a pool of 512."""
-    spec = SPEC
-    with running(tmp_path, pools(**{spec: 512}), STALLING) as daemon:
+    """At 40 pairs a second, from a pool of the size that it has by default."""
+    spec, rate = SPEC, 40
+    assert rate * STALL_S < SPECS[spec].target
+    with running(tmp_path, pools(**{spec: SPECS[spec].target}), STALLING) as daemon:
         daemon.wait_full()
         stall = daemon.state_dir / "stall"
         stall.touch()
@@ -39,7 +41,7 @@ def test_a_disk_that_hangs_for_5_s_loses_no_request_and_keeps_none_waiting(tmp_p
                 taken += 1
                 if not taken % 10:
                     most_waiting = max(most_waiting, client.status()["ledger"]["waiting"])
-                time.sleep(max(began + taken / 50 - time.monotonic(), 0.0))
+                time.sleep(max(began + taken / rate - time.monotonic(), 0.0))
         assert not stall.exists(), "it did hang"
         assert most_waiting > 50, "and pairs waited for it"
         assert longest < 0.5
