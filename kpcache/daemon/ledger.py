@@ -42,9 +42,9 @@ class Ledger:
     ) -> None:
         """``fault`` is why the file is not open yet, empty if it is.
 
-        ``alarm`` is told of duplicates, and whether the alarm is durable: before the pairs of that batch are
-        settled. ``room`` is told that pairs are accepted again, ``availability`` of each change of
-        ``available``. ``now`` gives Unix seconds.
+        ``alarm`` is told of duplicates, and whether the alarm is durable: in one step with the settling of
+        the pairs of that batch. ``room`` is told that pairs are accepted again, ``availability`` of each
+        change of ``available``. ``now`` gives Unix seconds.
         """
         self.fault = fault
         self._file = file
@@ -164,13 +164,20 @@ class Ledger:
             self._availability(True)
         batch, self._batch = self._batch, None
         if batch is not None and verdict is not None:
-            if verdict.duplicates:
-                self._alarm(verdict.duplicates, True)
-            for position, made in enumerate(batch.made):
-                self._waiting -= len(made.pairs)
-                made.settle(made, frozenset(pair for at, pair in verdict.refused if at == position))
+            # Settled first, so that a duplicate is counted as one: the alarm burns what it finds unsettled
+            # for its own reason. No other task runs in between, which could draw what is held now.
+            try:
+                self._settle(batch, verdict)
+            finally:
+                if verdict.duplicates:
+                    self._alarm(verdict.duplicates, True)
         if self.accepts and not accepted:
             self._room()
+
+    def _settle(self, batch: Batch, verdict: Verdict) -> None:
+        for position, made in enumerate(batch.made):
+            self._waiting -= len(made.pairs)
+            made.settle(made, frozenset(pair for at, pair in verdict.refused if at == position))
 
     def _fail(self, error: Exception) -> None:
         was_available = self.available

@@ -1,5 +1,6 @@
 """Pairs wait for the ledger in a bounded queue, beside a loop that never does."""
 
+import contextlib
 import itertools
 import threading
 import time
@@ -108,22 +109,33 @@ async def test_pairs_are_settled_when_their_rows_are_in_the_file(tmp_path: Path)
         assert (status["tags"], status["waiting"], status["available"]) == (7, 0, True)
 
 
-def test_the_alarm_comes_before_any_pair_of_its_batch_is_held(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_alarm_comes_before_anybody_can_draw_a_pair_of_its_batch(tmp_path: Path, fails: bool) -> None:
+    """In the same step, whatever settling them does; after it, so that a duplicate is counted as one."""
+    order: list[str] = []
+
     @real_clock
     async def drive() -> None:
         async with house(open_file(tmp_path)) as it:
-            order: list[str] = []
             it.ledger._alarm = lambda *_: order.append("alarm")
+
+            async def another_task() -> None:
+                while "alarm" not in order:
+                    await trio.lowlevel.checkpoint()
+                    order.extend(["another"] if order[-1:] == ["settled"] else [])
 
             def settle(made: Made, twins: frozenset[int]) -> None:
                 order.append("settled")
                 it.settle(made, twins)
+                if fails:
+                    raise ZeroDivisionError
 
             it.ledger.put(made_of([1], [1], settle=settle))
-            await it.wait_settled(1)
-            assert order == ["alarm", "settled"]
+            await another_task()
 
-    drive()
+    with pytest.raises(BaseExceptionGroup) if fails else contextlib.nullcontext():
+        drive()
+    assert order == ["settled", "alarm"]
 
 
 @real_clock
