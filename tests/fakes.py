@@ -103,6 +103,7 @@ class FakeSource:
 
     mode = "stand-in"
     path = "/a/file"
+    fd = None
 
     def __init__(self, generation: int = 0) -> None:
         self.generation = generation

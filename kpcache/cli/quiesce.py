@@ -1,7 +1,8 @@
 """Make this machine fit for a snapshot: burn all pairs and end what makes them, until kpcache resume.
 
-When this has returned 0, no pair is in the memory of the daemon or of its workers; requests for pairs are
-refused as ones that can be repeated (``ThrottlingException``, ``quiesced``), all others are answered.
+When this has returned 0, no pair is left that the daemon could give out, and no process that makes one;
+requests for pairs are refused as ones that can be repeated (``ThrottlingException``, ``quiesced``), all
+others are answered.
 """
 
 import argparse

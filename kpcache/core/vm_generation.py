@@ -1,7 +1,7 @@
 """What tells which life of its virtual machine a process is in: the VMClock page, the kernel's log.
 
 A machine that is loaded from a snapshot, once or many times, goes on with the same memory in each copy. The
-VMClock device has a counter that is another one in each (UAPI group's specification; the kernel's
+VMClock device has a counter that is another one then than it was (UAPI group's specification; the kernel's
 include/uapi/linux/vmclock-abi.h), and it is so before the first processor of the copy runs. Without that
 device there is a line in the kernel's log, which comes some milliseconds after the copy began to run
 (drivers/char/random.c, since Linux 5.18).

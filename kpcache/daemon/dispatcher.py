@@ -88,7 +88,7 @@ class Dispatcher:
         self._methods: dict[str, Callable[[Request], dict[str, Any] | PairOrder]] = {
             "GenerateDataKeyPair": self._generate,
             "GenerateDataKeyPairWithoutPlaintext": self._generate,
-            **KeyMethods(keyring).by_name,
+            **KeyMethods(keyring, stock.fence).by_name,
             PING: self._ping,
             _STATUS: lambda request: _without_input(request) or status(),
         }

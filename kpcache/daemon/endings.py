@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import trio
 
@@ -13,23 +13,31 @@ class WorkersRemainError(Exception):
 
 @contextmanager
 def watched(pids: Sequence[int]) -> Iterator[list[int]]:
-    """A descriptor for each of these processes that is there; readable when it has ended (pidfd_open(2)).
+    """A descriptor for each of these processes that is there; readable when it has ended (pidfd_open(2)). -1
+    for one that cannot be watched: there are no descriptors left.
 
     Take them while the processes live: a number can be another process's afterwards.
     """
     pidfds: list[int] = []
     try:
         for pid in pids:
-            with suppress(ProcessLookupError):
+            try:
                 pidfds.append(os.pidfd_open(pid))
+            except ProcessLookupError:
+                continue
+            except OSError:
+                pidfds.append(-1)
         yield pidfds
     finally:
         for fd in pidfds:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
 
 async def wait_ended(pidfds: Sequence[int], timeout_s: float) -> None:
-    """Until all have ended. Raises ``WorkersRemainError``."""
+    """Until all have ended. Raises ``WorkersRemainError``, also where that is not known."""
+    if -1 in pidfds:
+        raise WorkersRemainError
     with trio.move_on_after(timeout_s) as scope:
         for fd in pidfds:
             await trio.lowlevel.wait_readable(fd)

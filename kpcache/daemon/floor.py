@@ -191,9 +191,9 @@ class Floor:
 
     # --- what the shards report
 
-    def maker_up(self, shard: int, maker: int) -> None:
-        """A maker is ready for orders."""
-        self._makers[shard, maker] = _Maker()
+    def maker_up(self, shard: int, maker: int, *, proved: bool = False) -> None:
+        """A maker is ready for orders. ``proved``: it need not show with a quick one first that it works."""
+        self._makers[shard, maker] = _Maker(proved=proved)
         self.plan()
 
     def maker_lost(self, shard: int, maker: int) -> None:

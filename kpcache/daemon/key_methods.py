@@ -9,6 +9,7 @@ from typing import Any
 from kpcache.core import contract
 from kpcache.core.contract import SYMMETRIC_DEFAULT
 from kpcache.core.wire import Request
+from kpcache.daemon.fence import Fence
 from kpcache.errors import IncorrectKeyException
 from kpcache.keyring import Decrypted, Key, Keyring, names, require_usable
 
@@ -16,8 +17,10 @@ from kpcache.keyring import Decrypted, Key, Keyring, names, require_usable
 class KeyMethods:
     """Each takes a request and returns KMS's answer, or raises ``KpcacheError``."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, fence: Fence) -> None:
+        """``fence``: in a copy of the machine nothing is wrapped under keys that the other copy has, too."""
         self._keyring = keyring
+        self._fence = fence
         self.by_name: dict[str, Callable[[Request], dict[str, Any]]] = {
             "Encrypt": self._encrypt,
             "Decrypt": self._decrypt,
@@ -32,6 +35,7 @@ class KeyMethods:
         contract.require_symmetric(data, "EncryptionAlgorithm")
         require_usable(key)
         contract.refuse_dry_run(data)
+        self._fence.stands()
         wrapped = self._keyring.encrypt(key, data["Plaintext"], data.get("EncryptionContext", {}))
         return {
             "CiphertextBlob": wrapped.blob,
@@ -67,6 +71,7 @@ class KeyMethods:
         require_usable(target)
         contract.refuse_dry_run(data)
         assert opened is not None  # noqa: S101 - a blob is only ignored in a dry run
+        self._fence.stands()
         wrapped = self._keyring.encrypt(
             target, opened.plaintext, data.get("DestinationEncryptionContext", {})
         )

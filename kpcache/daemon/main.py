@@ -169,7 +169,7 @@ class Daemon:
             Incidents(self._alarm, self._ledger),
             Quiescence(
                 self._gate, self._stock, self._floor, self._supervisor, keyring, self._fence,
-                self._limits.message_timeout_s,
+                lambda: self._server.cut_unread(),
             ),
         )  # fmt: skip
         self._server = Server(self._dispatcher, self._stock, self._limits)

@@ -2,7 +2,8 @@
 
 A pair counts as issued when the kernel has taken the last byte of its answer; if that fails, it is burnt
 and the connection, whose stream is torn, never used again. No byte of it goes out in another copy of the
-machine than that in which it was taken: then, too, the connection ends.
+machine than that in which it was taken (but for a copy made in the instant between look and send): then,
+too, the connection ends.
 """
 
 import socket
@@ -39,6 +40,10 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         return not self._waiting
+
+    @property
+    def has_pairs(self) -> bool:
+        return any(specs for _, specs, _ in self._waiting)
 
     def post(self, data: bytes, specs: Sequence[str] = (), generation: int = 0) -> None:
         """Send a reply, which holds pairs of these specs and of this generation, now; or leave what is not

@@ -1,11 +1,11 @@
-"""Makes the machine fit for a snapshot: no pair, and nothing that makes one, is left in its memory.
+"""Makes the machine fit for a snapshot: no pair is left that could be given out, and nothing that makes one.
 
 A snapshot that is started more than once goes on in each copy with all that was in memory. Where copies can
 be noticed (``worker/generation``) pairs are burnt in each; everywhere else this is what keeps a pair from
-being given out by two of them.
+being given out by two of them. It wipes nothing: bytes of pairs may be left in memory that is free.
 """
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -19,9 +19,8 @@ from kpcache.daemon.supervisor import Supervisor
 from kpcache.errors import KMSInvalidStateException, KpcacheError
 from kpcache.keyring import Keyring
 
-# Answers with pairs in them that clients do not read: their connections are cut at their deadline
-# ([requests].message_timeout_s), for which this waits that much longer.
-_MARGIN_S = 1.0
+# Answers with pairs in them that their clients have not read by then are burnt, and the connections cut.
+UNREAD_TIMEOUT_S = 2.0
 _LOOK_INTERVAL_S = 0.02
 
 
@@ -36,16 +35,16 @@ class Quiescence:
         supervisor: Supervisor,
         keyring: Keyring,
         fence: Fence,
-        answer_timeout_s: float,
+        cut_unread: Callable[[], None],
     ) -> None:
-        """``answer_timeout_s``: how long an answer may wait for its client to read it."""
+        """``cut_unread`` cuts the connections of clients who do not read answers with pairs in them."""
         self._gate = gate
         self._stock = stock
         self._floor = floor
         self._supervisor = supervisor
         self._keyring = keyring
         self._fence = fence
-        self._answer_timeout_s = answer_timeout_s
+        self._cut_unread = cut_unread
 
     async def quiesce(self) -> tuple[dict[str, Any], list[str]]:
         """Refuse all requests for pairs, burn every pair, end all shards and makers, until ``resume``.
@@ -62,12 +61,10 @@ class Quiescence:
             await self._supervisor.end_workers("quiesced")
         except WorkersRemainError:
             raise _remains("a maker that was killed is still there: this machine is too busy") from None
-        for _ in range(math.ceil((self._answer_timeout_s + _MARGIN_S) / _LOOK_INTERVAL_S)):
-            if not self._stock.taken:
-                break
-            await trio.sleep(_LOOK_INTERVAL_S)
-        if self._stock.taken:
-            raise _remains("answers with pairs in them are still under way")
+        if not await self._all_read(UNREAD_TIMEOUT_S):
+            self._cut_unread()
+            if not await self._all_read(UNREAD_TIMEOUT_S):
+                raise _remains("answers with pairs in them are still under way")
         count = self._burnt() - burnt
         return {"Burnt": count}, [f"{count} pairs burnt"]
 
@@ -81,6 +78,13 @@ class Quiescence:
         self._supervisor.start_workers()
         self._floor.resume("quiesced")
         return {"Generation": self._fence.number, "CloneGuard": self._fence.source.mode}, []
+
+    async def _all_read(self, timeout_s: float) -> bool:
+        for _ in range(round(timeout_s / _LOOK_INTERVAL_S)):
+            if not self._stock.taken:
+                return True
+            await trio.sleep(_LOOK_INTERVAL_S)
+        return not self._stock.taken
 
     def _burnt(self) -> int:
         return sum(pool.book.discarded["quiesced"] for pool in self._stock.pools.values())

@@ -87,6 +87,12 @@ class Server:
         log.warning("cannot accept a connection: %s; raise LimitNOFILE%s", error.strerror, before)
         self._shortage_logged, self._shortages_unlogged = now, 0
 
+    def cut_unread(self) -> None:
+        """Cut the connections of clients who have not read an answer with a pair in it: it is burnt."""
+        for session in self._sessions:
+            if session.owes_pairs:
+                session.scope.cancel()
+
     async def wait_no_answers_owed(self) -> None:
         """Until no session has a request in flight or an answer under way."""
         while any(session.is_busy for session in self._sessions):

@@ -81,6 +81,11 @@ class Session:
         """Whether an answer is owed or under way."""
         return bool(self._connection.in_flight) or not self._outbox.is_empty
 
+    @property
+    def owes_pairs(self) -> bool:
+        """Whether an answer with a pair in it waits for its client to read."""
+        return self._outbox.has_pairs
+
     async def run(self) -> None:
         """Serve until the client leaves, misbehaves or is cut; only a cancellation from outside is raised."""
         try:

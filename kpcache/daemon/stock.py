@@ -70,6 +70,10 @@ class Stock:
             raise refusals.too_fast(spec, wait_s)
         if not pool.ready or not desk.may_take(who.uid, pool.at_hand, now):
             return None
+        if pool.ready[0].generation != self.fence.number:
+            # Burning them has failed half-way: a defect, and no pair is given out for it.
+            self.burn_ready("copied")
+            return None
         pair = self._take(pool, who)
         if desk.queue:
             self._serve_waiters(pool, now)  # with each debt more, one who was barred owes less than others

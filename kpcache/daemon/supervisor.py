@@ -12,7 +12,7 @@ import trio
 from kpcache import __version__
 from kpcache.core import restart
 from kpcache.core.text import printable
-from kpcache.daemon.endings import wait_ended, watched
+from kpcache.daemon.endings import WorkersRemainError, wait_ended, watched
 from kpcache.daemon.fence import Fence
 from kpcache.daemon.floor import Floor, ShardFaultError
 from kpcache.daemon.notices import log
@@ -23,10 +23,10 @@ from kpcache.daemon.watch import watch_makers
 from kpcache.daemon.worker_record import Worker
 from kpcache.worker import RESTARTED, SPENT
 
-# What is told to end, and does not, is killed after so long; its makers then go with it, which takes as long
-# as they need to get a CPU.
+# What is told to end, and does not, is killed after so long; its makers go with it, and all of them need a
+# CPU to die on.
 END_TIMEOUT_S = 2.0
-MAKERS_END_TIMEOUT_S = 10.0
+KILL_TIMEOUT_S = 10.0
 # A program that says nothing for so long after its start is not going to.
 START_TIMEOUT_S = 30.0
 
@@ -58,6 +58,7 @@ class Supervisor:
         self._settled = trio.Event()
         self._may_start = trio.Event()
         self._may_start.set()
+        self._replaced: set[int] = set()  # shards that were killed for no fault of theirs
         self._ended = trio.Event()  # replaced at each use; set whenever a shard is gone
         self._reports: Reports
         self._stock: Stock
@@ -100,6 +101,7 @@ class Supervisor:
         others are started."""
         for shard, link in self._links.items():
             link.give_up(why)
+            self._replaced.add(shard)
             self._lose_pairs(shard, reason)
 
     async def end_workers(self, reason: str) -> None:
@@ -118,8 +120,11 @@ class Supervisor:
                 await self._all_ended()
             for link in self._links.values():
                 link.give_up(f"did not end within {END_TIMEOUT_S:.0f} s")
-            await self._all_ended()
-            await wait_ended(makers, MAKERS_END_TIMEOUT_S)
+            with trio.move_on_after(KILL_TIMEOUT_S) as scope:
+                await self._all_ended()
+                await wait_ended(makers, KILL_TIMEOUT_S)
+            if scope.cancelled_caught:
+                raise WorkersRemainError
 
     def start_workers(self) -> None:
         """After ``end_workers``."""
@@ -149,7 +154,11 @@ class Supervisor:
                 reason = f"cannot be started: {error.strerror}"
             finally:
                 self._lose_shard(worker.shard)
-            if self._may_start.is_set():
+            worker.pid = None
+            if worker.shard in self._replaced:
+                self._replaced.remove(worker.shard)  # by us: that is no failure of its
+                worker.reason = reason
+            elif self._may_start.is_set():
                 await self._back_off(worker, reason)
 
     def _init_of(self, shard: int) -> dict[str, Any]:
@@ -239,14 +248,15 @@ class Supervisor:
             raise ShardFaultError("a maker's state is malformed")
         if state == "up":
             maker.state, maker.pid = "up", pid
-            self._floor.maker_up(worker.shard, number)
+            # One that follows a maker that has worked long enough is as good as that was.
+            self._floor.maker_up(worker.shard, number, proved=maker.reason == SPENT and not maker.failures)
             self._note_settled()
         else:
             self._floor.maker_lost(worker.shard, number)
             if reason == RESTARTED:
                 return  # its shard starts it, as it was told
             if reason == SPENT and maker.pairs:
-                maker.reason = reason
+                maker.reason, maker.failures = reason, 0
                 self._start_maker(maker)
                 return
             self._nursery.start_soon(self._restart_maker, maker, reason, self._links[worker.shard])

@@ -17,6 +17,9 @@ from kpcache.core import vm_generation
 
 MODES: Final = ("vmclock", "stand-in", "kmsg", "none")
 _RECORD_BYTES: Final = 8192  # the kernel's own bound of a record
+_KERNEL_LOG: Final = os.makedev(1, 11)  # its admin-guide/devices.txt
+# Whatever lies there: not to wait for, not to become our terminal.
+_OPEN_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class GenerationError(Exception):
@@ -24,13 +27,17 @@ class GenerationError(Exception):
 
 
 class Source(Protocol):
-    """``path`` is empty for none."""
+    """``path`` is empty for none. ``fd``, if there is one, is readable when there is something new."""
 
     mode: str
     path: str
 
+    @property
+    def fd(self) -> int | None: ...
+
     def read(self) -> int:
-        """The present generation, 64 bits: another number in each copy of a machine.
+        """The present generation, 64 bits: in a copy of a machine another than it was in the machine. Two
+        copies of one machine may have the same.
 
         Raises ``OSError`` where the source fails: whoever asks must then give nothing out."""
 
@@ -38,11 +45,13 @@ class Source(Protocol):
 class VmClock:
     """The page of a VMClock device, or of a file in its form."""
 
+    fd = None
+
     def __init__(self, path: str) -> None:
         """Raises ``GenerationError``."""
         self.path = path
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, _OPEN_FLAGS)
             try:
                 is_device = stat.S_ISCHR(os.fstat(fd).st_mode)
                 page = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
@@ -75,18 +84,26 @@ class KernelLog:
         """
         self.path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            if begin is not None:
-                os.lseek(self._fd, 0, os.SEEK_END)
+            self.fd = os.open(path, _OPEN_FLAGS)
         except OSError as error:
             raise GenerationError(f"{path}: {error.strerror}") from error
         self._generation = begin or 0
-        self._poll = select.poll()
-        self._poll.register(self._fd, select.POLLIN)
         # What was overwritten before the first read was before this process, too.
         self._lag_counts = begin is not None
-        self._drain()
+        try:
+            _require_kernel_log(self.fd, path)
+            if begin is not None:
+                os.lseek(self.fd, 0, os.SEEK_END)
+            self._drain()
+        except OSError as error:
+            os.close(self.fd)
+            raise GenerationError(f"{path}: {error.strerror}") from error
+        except GenerationError:
+            os.close(self.fd)
+            raise
         self._lag_counts = True
+        self._poll = select.poll()
+        self._poll.register(self.fd, select.POLLIN)
 
     def read(self) -> int:
         if self._poll.poll(0):
@@ -97,7 +114,7 @@ class KernelLog:
         lagged = False
         while True:
             try:
-                record = os.read(self._fd, _RECORD_BYTES)
+                record = os.read(self.fd, _RECORD_BYTES)
             except BlockingIOError:
                 return
             except BrokenPipeError:
@@ -108,7 +125,14 @@ class KernelLog:
                 return
             if lagged or vm_generation.tells_of_fork(record):
                 lagged = False
-                self._generation = vm_generation.log_sequence(record) or 0
+                self._generation = vm_generation.log_sequence(record) or self._generation + 1
+
+
+def _require_kernel_log(fd: int, path: str) -> None:
+    """Containers have other things in its place, which stay silent for ever. Raises ``GenerationError``."""
+    status = os.fstat(fd)
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != _KERNEL_LOG:
+        raise GenerationError(f"{path}: is not the kernel's log")
 
 
 class Unknown:
@@ -116,9 +140,13 @@ class Unknown:
 
     mode = "none"
     path = ""
+    fd = None
+
+    def __init__(self, generation: int = 0) -> None:
+        self._generation = generation
 
     def read(self) -> int:
-        return 0
+        return self._generation
 
 
 def open_source(vmclock: str, kernel_log: str) -> tuple[Source, list[str]]:
@@ -144,7 +172,7 @@ def reopen(mode: str, path: str, generation: int) -> Source:
     if mode == KernelLog.mode:
         source = KernelLog(path, generation)
     elif mode == Unknown.mode:
-        source = Unknown()
+        source = Unknown(generation)
     else:
         source = VmClock(path)
     if source.read() != generation:

@@ -1,5 +1,6 @@
 """No pair made before this machine was copied is given out after it, wherever it was at that moment."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.fakes import (
     fake_pair,
     mock_clock,
     pack_request,
+    real_clock,
 )
 from tests.vmclock import StandIn
 
@@ -135,19 +137,77 @@ async def test_an_answer_without_a_pair_goes_out_in_any_copy() -> None:
         assert (await it.peer.call(1, "kpcache.Status"))[3] == {"status": "here"}
 
 
+def fail() -> int:
+    raise OSError(5, "Input/output error")
+
+
 @mock_clock
-async def test_a_source_that_fails_gives_no_pair_out() -> None:
+async def test_a_source_that_fails_is_taken_for_a_copy_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with opened(ready=8) as it:
-        with pytest.MonkeyPatch.context() as patch:
+        fence = it.bench.stock.fence
+        fence._read = fail
+        await it.peer.send(pack_request(1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (it.book.ready, it.book.held, it.book.discarded["copied"]) == (0, 0, 8)
+        assert (fence.source.mode, fence.source.read()) == ("none", fence.number)
+        assert fence.number != 0
+        assert fence.lacks == ["/a/file: Input/output error"]
+        assert caplog.text.count("not noticed any more") == 1
+        it.bench.shards.source.generation = fence.number  # of what is made from now on
+        it.bench.shards.fill(8)
+        assert (await it.peer.answer())[2] is None
+        await fence.watch()  # there is nothing to be watched any more
 
-            def fail() -> int:
-                raise OSError(5, "Input/output error")
 
-            patch.setattr(it.bench.shards.source, "read", fail)
-            it.bench.stock.fence._read = fail
-            error = (await it.peer.call(1, PAIR, {"KeyId": "alias/on", "KeyPairSpec": SPEC}))[2]
-        assert error["Code"] == "KMSInternalException"
-        assert it.book.ready == 8
+@mock_clock
+async def test_nothing_is_given_out_if_burning_fails() -> None:
+    """A defect, whatever it is: pairs of another generation stay where they are, or are burnt."""
+    async with opened(ready=8) as it:
+
+        def broken() -> None:
+            raise RuntimeError
+
+        it.bench.stock.fence.on_change(broken)
+        it.bench.shards.source.generation = 9
+        first = (await it.peer.call(1, PAIR, {"KeyId": "alias/on", "KeyPairSpec": SPEC}))[2]
+        assert first["Code"] == "KMSInternalException"
+        await it.peer.send(pack_request(2))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (it.book.issued, it.book.ready, it.book.discarded["copied"]) == (0, 0, 8)
+
+
+@mock_clock
+async def test_nothing_is_wrapped_under_old_keys_in_a_copy() -> None:
+    async with opened() as it:
+        crossed: list[int] = []
+        it.bench.stock.fence.on_change(lambda: crossed.append(len(it.bench.keyring.wrapped)))
+        it.bench.shards.source.generation = 9
+        assert (await it.peer.call(1, "Encrypt", {"KeyId": "alias/on", "Plaintext": b"x"}))[2] is None
+        assert crossed == [0]
+        blob = it.bench.keyring.encrypt(it.bench.keyring.resolve("alias/on"), b"x", {}).blob
+        it.bench.shards.source.generation = 10
+        again = {"CiphertextBlob": blob, "DestinationKeyId": "alias/on"}
+        assert (await it.peer.call(2, "ReEncrypt", again))[2] is None
+        assert crossed == [0, 2]
+
+
+@real_clock
+async def test_a_log_is_looked_at_when_something_comes() -> None:
+    out, into = os.pipe()
+    source = FakeSource()
+    vars(source)["fd"] = out
+    fence, crossed = Fence(source), trio.Event()
+    fence.on_change(crossed.set)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fence.watch)
+        source.generation = 1
+        os.write(into, b"a line")
+        await crossed.wait()
+        nursery.cancel_scope.cancel()
+    os.close(out)
+    os.close(into)
 
 
 @mock_clock

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kpcache.worker import generation
 from kpcache.worker.generation import GenerationError, KernelLog, Unknown, VmClock, open_source, reopen
 from tests.vmclock import StandIn, page
 
@@ -26,7 +27,8 @@ class Log:
 
 
 @pytest.fixture
-def log() -> Iterator[Log]:
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    monkeypatch.setattr(generation, "_require_kernel_log", lambda _fd, _path: None)
     log = Log()
     yield log
     for fd in (log.out, log.into):
@@ -52,6 +54,28 @@ def test_what_is_no_clock_is_not_used(tmp_path: Path, content: bytes) -> None:
     assert isinstance(source, Unknown)
     assert [str(path) in lacks[0], "No such file" in lacks[1]] == [True, True]
     assert source.read() == 0
+
+
+@pytest.mark.parametrize("place", ["null", "file", "folder", "fifo", "terminal", "gone"])
+def test_what_is_no_log_of_the_kernel_is_not_used(tmp_path: Path, place: str) -> None:
+    """Containers have all sorts of things there, most of which would stay silent for ever."""
+    path = tmp_path / "kmsg"
+    terminal, other = os.openpty()
+    try:
+        if place == "file":
+            path.write_bytes(FORKED % 1)
+        elif place == "folder":
+            path.mkdir()
+        elif place == "fifo":
+            os.mkfifo(path)
+        elif place != "gone":
+            path.symlink_to("/dev/null" if place == "null" else os.ttyname(other))
+        source, lacks = open_source(str(path), str(path))  # nor a clock
+        assert source.mode == "none"
+        assert [str(path) in lack for lack in lacks] == [True, True]
+    finally:
+        os.close(terminal)
+        os.close(other)
 
 
 def test_what_is_switched_off_is_said() -> None:
@@ -92,6 +116,22 @@ def test_lines_that_were_overwritten_unread_count_as_a_change(
 
     monkeypatch.setattr(os, "read", read)
     assert source.read() == 900
+
+
+def test_a_record_without_a_number_is_a_change_too(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.write(FORKED % 7)
+    source = KernelLog(log.path)
+    log.write(b"what is this?")
+    honest, lost = os.read, [True]
+
+    def read(fd: int, size: int) -> bytes:
+        if lost:
+            lost.pop()
+            raise BrokenPipeError
+        return honest(fd, size)
+
+    monkeypatch.setattr(os, "read", read)
+    assert source.read() == 8
 
 
 def test_what_was_overwritten_before_the_start_does_not(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

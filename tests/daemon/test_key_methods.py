@@ -7,10 +7,12 @@ from typing import Any, cast
 import pytest
 
 from kpcache.core.wire import Request
+from kpcache.daemon.fence import Fence
 from kpcache.daemon.key_methods import KeyMethods
 from kpcache.errors import KpcacheError
 from kpcache.keyring import Keyring
 from kpcache.keyring.document import Document
+from tests.fakes import FakeSource
 from tests.keyrings import record
 
 KEYS = {f"alias/{name}": record(2) for name in ("on", "other", "off", "dying")}
@@ -34,7 +36,7 @@ def content(states: dict[str, str]) -> Document:
 RING = Keyring(content({}))
 BLOB = {alias: RING.encrypt(RING.resolve(alias), PRIVATE, CONTEXT).blob for alias in KEYS}
 RING.adopt(content(STATES))
-METHODS = KeyMethods(RING).by_name
+METHODS = KeyMethods(RING, Fence(FakeSource())).by_name
 ARN = {alias: RING.resolve(alias).arn for alias in KEYS}
 
 ENCRYPT: dict[str, Any] = {"KeyId": "alias/on", "Plaintext": PRIVATE, "EncryptionContext": CONTEXT}

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from kpcache.daemon.endings import WorkersRemainError, wait_ended, watched
-from kpcache.daemon.quiesce import Quiescence
+from kpcache.daemon.quiesce import UNREAD_TIMEOUT_S, Quiescence
 from kpcache.errors import KMSInvalidStateException
 from tests.daemon.test_session import PAIR, Open, opened
 from tests.fakes import SPEC, mock_clock, pack_request, real_clock
@@ -21,6 +21,7 @@ class Workers:
         self._it = it
         self.story: list[str] = []
         self.remain = False
+        self.keeps_unread = False
         keyring = SimpleNamespace(new_epoch=lambda: self.story.append("new epoch"))
         bench = it.bench
         self.quiescence = Quiescence(
@@ -30,8 +31,13 @@ class Workers:
             cast(Any, self),
             cast(Any, keyring),
             bench.stock.fence,
-            5.0,
+            self._cut_unread,
         )
+
+    def _cut_unread(self) -> None:
+        self.story.append("cut")
+        if self._it.session.owes_pairs and not self.keeps_unread:
+            self._it.session.scope.cancel()
 
     def stop(self, why: str) -> None:
         self.story.append(f"floor stopped: {why}")
@@ -89,20 +95,36 @@ async def test_who_waits_is_refused_at_once() -> None:
 
 
 @mock_clock
-async def test_it_waits_for_answers_under_way_and_says_if_one_remains() -> None:
+async def test_an_answer_under_way_may_be_read_for_a_while_and_is_burnt_then() -> None:
     async with opened(clogged=True, ready=8, message_timeout_s=3600.0) as it:
         workers = Workers(it)
         await it.peer.send(pack_request(1))
         await trio.testing.wait_all_tasks_blocked()
-        assert it.book.taken == 1
+        assert (it.book.taken, it.session.owes_pairs) == (1, True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.quiescence.quiesce)
+            await trio.sleep(UNREAD_TIMEOUT_S * 0.9)
+            assert (await it.peer.answer())[2] is None  # it was taken before: it is this client's
+        assert (it.book.issued, "cut" in workers.story) == (1, False)
+    async with opened(clogged=True, ready=8, message_timeout_s=3600.0) as it:
+        workers = Workers(it)
+        await it.peer.send(pack_request(1) + pack_request(2))
+        await trio.testing.wait_all_tasks_blocked()
+        await workers.quiescence.quiesce()
+        assert (it.book.issued, it.book.in_hand, workers.story[-1]) == (0, 0, "cut")
+        assert await it.peer.is_cut()
+
+
+@mock_clock
+async def test_an_answer_that_remains_is_told() -> None:
+    async with opened(clogged=True, ready=8, message_timeout_s=3600.0) as it:
+        workers = Workers(it)
+        workers.keeps_unread = True
+        await it.peer.send(pack_request(1))
+        await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(KMSInvalidStateException, match=r"no snapshot yet.*under way"):
             await workers.quiescence.quiesce()
         assert it.bench.gate.quiesced
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(workers.quiescence.quiesce)
-            await trio.sleep(2)
-            assert (await it.peer.answer())[2] is None  # it was taken before: it is this client's
-        assert it.book.issued == 1
 
 
 @mock_clock
@@ -126,3 +148,15 @@ async def test_processes_are_waited_for_to_their_end() -> None:
         await process.wait()
     with watched([process.pid]) as gone:
         assert gone == []
+
+
+@real_clock
+async def test_a_process_that_cannot_be_watched_is_taken_to_remain() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+
+        def none_left(_pid: int) -> int:
+            raise OSError(24, "Too many open files")
+
+        patch.setattr("os.pidfd_open", none_left)
+        with watched([1]) as pidfds, pytest.raises(WorkersRemainError):
+            await wait_ended(pidfds, 1)

@@ -12,18 +12,24 @@ import trio
 import trio.testing
 
 from kpcache import __version__
-from kpcache.core import restart
 from kpcache.core.pool import IllegalMoveError
 from kpcache.core.restart import FAILED_AFTER
 from kpcache.daemon import supervisor as supervisor_module
 from kpcache.daemon import watch
 from kpcache.daemon.brakes import Brakes
+from kpcache.daemon.endings import WorkersRemainError
 from kpcache.daemon.fence import Fence
 from kpcache.daemon.floor import Floor, ShardFaultError
 from kpcache.daemon.planner import Planner
 from kpcache.daemon.pools import PoolPlan
 from kpcache.daemon.stock import Stock
-from kpcache.daemon.supervisor import END_TIMEOUT_S, START_TIMEOUT_S, MakerSettings, Supervisor
+from kpcache.daemon.supervisor import (
+    END_TIMEOUT_S,
+    KILL_TIMEOUT_S,
+    START_TIMEOUT_S,
+    MakerSettings,
+    Supervisor,
+)
 from kpcache.daemon.watch import WATCH_INTERVAL_S
 from kpcache.worker import RESTARTED, SPENT
 from tests.fakes import (
@@ -51,6 +57,7 @@ class FakeLink:
     sent: list[list[Any]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     hangs: bool = False
+    cannot_die: bool = False
 
     def __post_init__(self) -> None:
         self._end = trio.Event()
@@ -69,7 +76,8 @@ class FakeLink:
 
     def give_up(self, fault: str) -> None:
         self.faults.append(fault)
-        self.die(fault)
+        if not self.cannot_die:
+            self.die(fault)
 
     def end(self) -> None:
         self.send(["end"])
@@ -296,10 +304,39 @@ async def test_all_workers_are_ended_and_started_again_when_told(
         await trio.sleep(100)
         await it.supervisor.end_workers("quiesced")  # once more: all the same
         assert [it.links[0], it.links[1]] == links  # none was started
-        assert {worker.state for worker in it.supervisor.workers} == {"stopped"}
+        assert {(worker.state, worker.pid) for worker in it.supervisor.workers} == {("stopped", None)}
         it.supervisor.start_workers()
         await trio.testing.wait_all_tasks_blocked()
         assert it.make(it.shard_up(0)) > 0
+
+
+@mock_clock
+async def test_a_shard_that_cannot_be_killed_is_told_and_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house(monkeypatch) as it:
+        link = it.shard_up()
+        link.hangs = link.cannot_die = True
+        with pytest.raises(WorkersRemainError):
+            await it.supervisor.end_workers("quiesced")
+        assert trio.current_time() == pytest.approx(it.starts[0] + END_TIMEOUT_S + KILL_TIMEOUT_S)
+        link.die()
+        await it.supervisor.end_workers("quiesced")
+
+
+@mock_clock
+async def test_shards_that_are_replaced_again_and_again_start_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is no fault of theirs that the machine is copied."""
+    async with house(monkeypatch) as it:
+        for _ in range(8):
+            it.shard_up()
+            it.supervisor.replace_shards("the machine was copied", "copied")
+            await trio.sleep(0.1)
+        assert len(it.starts) == 9
+        [shard] = it.supervisor.shards
+        assert (shard.failures, shard.state, shard.reason) == (0, "starting", "the machine was copied")
 
 
 @mock_clock
@@ -310,13 +347,14 @@ async def test_a_maker_that_is_spent_is_followed_by_another_at_once(monkeypatch:
         record.failures = 7
         link.say("maker", 0, "lost", 100, SPENT)
         assert len(link.told("start_maker")) == 2
+        assert record.failures == 0
         # One that made nothing is no success.
         link.say("maker", 0, "up", 101, "")
+        assert it.floor._makers[0, 0].proved
         link.say("maker", 0, "lost", 101, SPENT)
-        await trio.sleep(restart.FIRST_DELAY_S)
-        assert len(link.told("start_maker")) == 2
-        assert (record.failures, record.reason) == (8, SPENT)
-        await trio.sleep(restart.MAX_DELAY_S)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (record.failures, record.reason) == (1, SPENT)
+        await trio.sleep(1)
         assert len(link.told("start_maker")) == 3
 
 

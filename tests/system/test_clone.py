@@ -12,7 +12,6 @@ import pytest
 
 from kpcache.core.specs import MAKEABLE
 from tests.system.harness import PATIENCE_S
-from tests.vmclock import StandIn
 
 
 def twins(*arguments: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -48,8 +47,7 @@ def test_and_the_same_keys_if_it_is_not(spec: str) -> None:
 
 
 def test_copied_within_a_key_that_key_is_dropped_by_both(tmp_path: Path) -> None:
-    clock = StandIn(tmp_path / "clock")
-    one, other = twins("within", "RSA_4096", str(clock.path), "guarded")
+    one, other = twins("within", "RSA_4096", str(tmp_path / "clock"), "guarded")
     assert other["copied_within_a_key"]
     assert (one["tags"], other["tags"]) == ([], [])
     assert "copied" in one["spent"]
@@ -57,7 +55,6 @@ def test_copied_within_a_key_that_key_is_dropped_by_both(tmp_path: Path) -> None
 
 
 def test_and_shared_by_both_if_the_clock_is_not_looked_at(tmp_path: Path) -> None:
-    clock = StandIn(tmp_path / "clock")
-    one, other = twins("within", "RSA_4096", str(clock.path), "bare")
+    one, other = twins("within", "RSA_4096", str(tmp_path / "clock"), "bare")
     assert other["copied_within_a_key"]
     assert shared(one, other)
