@@ -40,6 +40,7 @@ def status_view(status: Mapping[str, Any], socket: str | None) -> Group:
         ledger_line(status["ledger"]),
         keyring_line(status["keyring"]),
         pools_table(status),
+        *burnt_lines(status["discarded"]),
         workers_table(status),
     )
 
@@ -121,6 +122,15 @@ def pools_table(status: Mapping[str, Any]) -> Table:
             *(Text(str(pool[key])) for key in ("target", "issued", "dry", "waiting")),
         )
     return table
+
+
+def burnt_lines(discarded: Mapping[str, Mapping[str, int]]) -> list[Text]:
+    """Pairs that were made and given to nobody, and why; nothing if there are none."""
+    pools = []
+    for spec, reasons in discarded.items():
+        counts = ", ".join(f"{count} {printable(reason)}" for reason, count in sorted(reasons.items()))
+        pools.append(f"{printable(spec)} {counts}")
+    return [Text(f"burnt: {'; '.join(pools)}")] if pools else []
 
 
 def workers_table(status: Mapping[str, Any]) -> Table:

@@ -49,7 +49,7 @@ def status(**held: int) -> Status:
         "refill": {"makers": 2, "allowed": 1, "holding_back": False},
         "ready_level": "low_water", "full": min(held.values(), default=8) >= 8,
         "issuing": True, "clone_guard": "none", "draining": False, "uptime_s": 61.0, "pools": pools,
-        "connections": 3,
+        "connections": 3, "quiesced": False, "discarded": {},
         "ledger": dict(LEDGER), "alarm": None,
         "keyring": {"default_alias": "alias/kpcache", "keys": 1, "revision": 4, "exported_revision": 2,
                     "unexported_changes": 2, "sealed": "file", "fault": "", "default_key_state": "Enabled"},
@@ -286,6 +286,19 @@ def test_the_tables_show_pools_and_workers_and_obey_no_escape() -> None:
     assert "RSA_4096" in text
     assert r"exit 3: \x1b[31mno\nluck [bold]" in text
     assert "\x1b" not in text
+
+
+def test_what_was_burnt_is_told_with_the_reasons_and_quiesced_is_no_alarm() -> None:
+    told = status(RSA_2048=3, RSA_4096=8)
+    told["discarded"] = {"RSA_2048": {"worker_lost": 4, "client_gone": 2}, "RSA_4096": {"too_old": 1}}
+    told["issuing"], told["quiesced"] = False, True
+    stream = io.StringIO()
+    console_for(stream).print(status_view(told, "/s"))
+    assert "burnt: RSA_2048 2 client_gone, 4 worker_lost; RSA_4096 1 too_old" in stream.getvalue()
+    assert "QUIESCED, see kpcache resume" in stream.getvalue()
+    told["quiesced"] = False
+    console_for(stream).print(status_view(told, "/s"))
+    assert "NOT ISSUING" in stream.getvalue()
 
 
 LEDGER = {
