@@ -206,7 +206,8 @@ def status(held: int = 8, target: int = 8) -> Answer:
     return {
         "version": "0", "ready": held >= target // 4, "full": held >= target, "issuing": True,
         "refill": {"makers": 0, "allowed": 0, "holding_back": False}, "ready_level": "low_water",
-        "clone_guard": "none", "quiesced": False, "draining": False, "uptime_s": 1.0, "pools": {"ECC_NIST_P256": pool},
+        "clone_guard": "none", "quiesced": False,
+        "draining": False, "uptime_s": 1.0, "pools": {"ECC_NIST_P256": pool},
         "discarded": {"ECC_NIST_P256": {}},
         "workers": [
             {"role": "shard", "shard": 0, "maker": None, "pid": 7, "state": "up", "restarts": 0, "reason": ""}
