@@ -105,7 +105,7 @@ def _spki(public_key: Any) -> bytes:
 
 
 def _check_rsa(row: Spec, private: bytes, public: bytes) -> None:
-    """FIPS 186-5 A.1.1 and RFC 8017 §3.2, but for the primality of p and q."""
+    """FIPS 186-5 A.1.1 and RFC 8017 §3.2, but for the primality of p and q; and p is the larger one."""
     key = _load_private(private, rsa.RSAPrivateKey)
     numbers = key.private_numbers()
     n, e = numbers.public_numbers.n, numbers.public_numbers.e
@@ -114,7 +114,9 @@ def _check_rsa(row: Spec, private: bytes, public: bytes) -> None:
     _require(e == RSA_PUBLIC_EXPONENT, "e is not 65537")
     _require(n == p * q, "n is not p times q")
     _require(_is_prime_sized(p, bits) and _is_prime_sized(q, bits), "p or q has another size")
-    _require(abs(p - q) >> (bits // 2 - 100) > 0, "p and q are close")
+    # RFC 8017 leaves the order open; OpenSSL has the larger first, so the other order is not what was made.
+    _require(p > q, "p is not the larger prime")
+    _require((p - q) >> (bits // 2 - 100) > 0, "p and q are close")
     p_1, q_1 = p - 1, q - 1
     _require(bits // 2 < d.bit_length() and d < p_1 * q_1 // math.gcd(p_1, q_1), "d is out of range")
     _require(e * d % p_1 == 1 and e * d % q_1 == 1, "d is not the inverse of e")

@@ -193,6 +193,11 @@ def test_qinv_has_to_be_reduced() -> None:
     assert check("RSA_2048", *_encoded(p, q, qinv=numbers().iqmp + p)) == "qInv is wrong"
 
 
+def test_the_larger_prime_stands_first() -> None:
+    """With all that follows from the order changed too it is the same key, written as no OpenSSL writes it."""
+    assert check("RSA_2048", *_encoded(numbers().q, numbers().p)) == "p is not the larger prime"
+
+
 def test_another_exponent_is_unsound() -> None:
     p, q = (_usable(lambda: _random.getrandbits(1022) | 3 << 1022, 65539) for _ in range(2))
     assert check("RSA_2048", *_encoded(p, q, 65539)) == "e is not 65537"
@@ -204,8 +209,8 @@ def test_close_primes_are_unsound_and_the_bound_is_exact() -> None:
     p = _usable(lambda: p ^ _random.getrandbits(64))
     near = _coprime_to(p, lambda: p + (1 << 923) + _random.getrandbits(64))
     far = _coprime_to(p, lambda: p + (1 << 924) + _random.getrandbits(64) + (1 << 65))
-    assert check("RSA_2048", *_encoded(p, near)) == "p and q are close"
-    assert check("RSA_2048", *_encoded(p, far)) == ""
+    assert check("RSA_2048", *_encoded(near, p)) == "p and q are close"
+    assert check("RSA_2048", *_encoded(far, p)) == ""
 
 
 def test_unequal_primes_are_unsound() -> None:
