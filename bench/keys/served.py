@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
-from bench.daemon import CONTEXT, KEY_ID, Daemon
+from bench.daemon import CONTEXT, KEY_ID, BenchError, Daemon
 from bench.nest import Nest
 
 # The makers are what is waited for here, so they work like any program, on a loaded machine too.
@@ -38,5 +38,8 @@ def pairs(home: Nest, wanted: Mapping[str, int]) -> Iterator[Served]:
                     KeyId=KEY_ID, KeyPairSpec=cast(Any, spec), EncryptionContext=CONTEXT, wait_s=_WAIT_S
                 )
                 yield Served(spec, answer["PrivateKeyPlaintext"], answer["PublicKey"])
+        # A judge of what is served would not see a check that refuses sound pairs, and be slow to say so.
+        if unsound := {spec: why for spec, why in daemon.status()["discarded"].items() if "unsound" in why}:
+            raise BenchError(f"fresh pairs were refused by the makers' own check: {unsound}")
     finally:
         daemon.stop()

@@ -194,7 +194,7 @@ def test_qinv_has_to_be_reduced() -> None:
 
 
 def test_the_larger_prime_stands_first() -> None:
-    """With all that follows from the order changed too it is the same key, written as no OpenSSL writes it."""
+    """With all that follows from the order it is the same key, written as no OpenSSL writes it."""
     assert check("RSA_2048", *_encoded(numbers().q, numbers().p)) == "p is not the larger prime"
 
 
