@@ -13,7 +13,9 @@ from bench.nest import Nest
 from bench.progress import Display
 from bench.report import Result, Row
 from bench.run import CPUS
+from kpcache.core.specs import MAKEABLE
 from kpcache.worker.checks import check
+from kpcache.worker.generate import generate
 
 
 @dataclass
@@ -85,12 +87,18 @@ def measure(home: Nest, wanted: Mapping[str, int], display: Display) -> tuple[Re
 def _submitted(
     pool: ProcessPoolExecutor, served: Mapping[str, list[Served]]
 ) -> list[tuple[str, "Future[Found]"]]:
-    specs = list(served)
     return [
-        (spec, pool.submit(study, pair, served[spec][-1], served[specs[at - 1]][-1]))
-        for at, spec in enumerate(specs)
-        for pair in served[spec][:-1]
+        (spec, pool.submit(study, pair, foreign, unlike))
+        for spec, (*judged, foreign) in served.items()
+        for unlike in [_unlike(spec)]
+        for pair in judged
     ]
+
+
+def _unlike(spec: str) -> Served:
+    """A pair of another spec, of the same family where there is one behind it in the table."""
+    other = MAKEABLE[(MAKEABLE.index(spec) + 1) % len(MAKEABLE)]
+    return Served(other, *generate(other))
 
 
 def _report(found: Mapping[str, Found]) -> Result:
