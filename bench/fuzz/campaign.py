@@ -100,8 +100,9 @@ def run(work: Work, messages: int, jobs: int, step: Step) -> Campaign:
                 numbers = under_way.pop(future)
                 try:
                     tally, pid, memory = future.result()
-                except BrokenProcessPool:
-                    campaign.tally.find(Finding("crash", f"of cases {numbers.start} to {numbers.stop}", -1))
+                except (BrokenProcessPool, HangError) as error:
+                    cases = f"cases {numbers.start} to {numbers.stop - 1}"
+                    campaign.tally.find(Finding(type(error).__name__, cases, numbers.start))
                     campaign.wall_s = time.perf_counter() - started
                     return campaign
                 campaign.tally.add(tally)

@@ -71,7 +71,10 @@ class Maker:
         rng.seed(self._seed << 40 | number)
         count = 1 + int(rng.random() * _MOST_MESSAGES)
         messages = [self._message(at) for at in range(count)]
-        limits = _LIMITS[int(rng.random() * len(_LIMITS))]
+        limits = self._one(_LIMITS)
+        if rng.random() < 0.15:
+            # Some message is as long as is allowed, or a byte too long, or too short by one.
+            limits = Limits(max_message_bytes=max(len(self._one(messages)) + self._one((-1, 0, 0, 1)), 8))
         luck = rng.random()
         stream = b"".join(messages)
         return Case(count, self._cut(stream), limits, luck < 0.2, 0.2 < luck < 0.21, 0.21 < luck < 0.23)
@@ -107,7 +110,9 @@ class Maker:
             params = [data, self._one(OPTIONS)]
         elif luck < 0.13:
             params = [[], [data, None, {}], [self._one(ODD)]][int(rng.random() * 3)]
-        message: list[Any] = [0, at if luck < 0.97 else self._one(_MSGIDS), method, params]
+        # Now and then the msgid of the message before, which may be in flight still.
+        msgid: Any = at if luck < 0.94 else at - 1 if luck < 0.97 and at else self._one(_MSGIDS)
+        message: list[Any] = [0, msgid, method, params]
         if 0.13 < luck < 0.15:
             message[2] = self._one(ODD_METHODS)
         elif 0.15 < luck < 0.16:

@@ -36,6 +36,7 @@ class Fuzzed:
         self.daemon.wait_full()
         self.pid = self.daemon.pids()["daemon"][0]
         self.memory = Memory()
+        self.outcomes: dict[str, Any] = {}  # what became of its pairs; see ``complaints``
         sizes = (1, 48, 1218, 4096)
         self.words = Words(
             tuple(
@@ -50,6 +51,12 @@ class Fuzzed:
 
     def complaints(self) -> list[str]:
         """What is wrong with its books, and with what it still holds, once nobody is connected any more."""
+        try:
+            return self._complaints()
+        except KpcacheError as error:
+            return [f"it does not tell its status: {type(error).__name__}"]
+
+    def _complaints(self) -> list[str]:
         give_up = time.monotonic() + _QUIET_TIMEOUT_S
         while (status := self.daemon.status())["connections"] > 1 and time.monotonic() < give_up:
             time.sleep(_PAUSE_S)
@@ -62,12 +69,12 @@ class Fuzzed:
                 wrong.append(f"{pool['waiting']} wait for {spec}")
         if not status["issuing"]:
             wrong.append("no pairs are given out any more")
+        self.outcomes = {
+            "generated": sum(pool["generated"] for pool in status["pools"].values()),
+            "issued": sum(pool["issued"] for pool in status["pools"].values()),
+            "discarded": status["discarded"],
+        }
         return wrong
-
-    def outcomes(self) -> dict[str, Any]:
-        """What became of the cheap pool's pairs."""
-        status = self.daemon.status()
-        return {"pool": status["pools"][CHEAP_SPEC], "discarded": status["discarded"].get(CHEAP_SPEC, {})}
 
 
 class Witness(threading.Thread):
@@ -99,10 +106,16 @@ class Witness(threading.Thread):
                 now = time.monotonic()
                 if now - sampled >= _SAMPLE_S:
                     sampled = now
-                    self._fuzzed.memory.note(now - started, rss(self._fuzzed.pid))
+                    self._note_memory(now - started)
                 if self._over.wait(_PAUSE_S):
                     self._ask(client)  # afterwards, too
                     return
+
+    def _note_memory(self, at_s: float) -> None:
+        try:
+            self._fuzzed.memory.note(at_s, rss(self._fuzzed.pid))
+        except OSError:
+            self.failures["the daemon is gone"] += 1
 
     def _ask(self, client: Client) -> None:
         started = time.perf_counter()

@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 from bench.fuzz import reference
-from bench.fuzz.campaign import HangError, Work
+from bench.fuzz.campaign import Work
 from bench.fuzz.cases import Case, Maker
 from bench.fuzz.inside import WrongError
 from bench.fuzz.tally import Finding, Tally
@@ -39,16 +39,14 @@ def _run(path: str, seed: int, words: Words, numbers: range) -> Tally:
     for start in range(numbers.start, numbers.stop, _AT_ONCE):
         together = range(start, min(start + _AT_ONCE, numbers.stop))
         cases = {number: maker.case(number) for number in together}
+        tally.cases += len(cases)
+        tally.messages += sum(case.messages for case in cases.values())
         try:
             answers = _converse(path, list(cases.values()))
-        except HangError:
-            raise
         except OSError as error:
             tally.find(Finding("no answer", type(error).__name__, start))
             continue
         for (number, case), answered in zip(cases.items(), answers, strict=True):
-            tally.cases += 1
-            tally.messages += case.messages
             try:
                 _compare(case, answered, tally)
             except WrongError as wrong:
