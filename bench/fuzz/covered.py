@@ -8,11 +8,11 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-import coverage
-
 import kpcache
+from bench.daemon import BenchError
 
 _ROOT = Path(kpcache.__file__).parent / "core"
 MODULES = ("wire", "connection", "contract", "limits")
@@ -29,7 +29,9 @@ class Seen:
 
 
 def measure(seed: int, messages: int) -> dict[str, Seen]:
-    """Run that program."""
+    """Run that program. Raises ``BenchError`` where there is no coverage.py."""
+    if find_spec("coverage") is None:
+        raise BenchError("there is no coverage here: pip install -e '.[test]'")
     done = subprocess.run(
         [sys.executable, "-m", "bench.fuzz.covered", str(seed), str(messages)],
         stdin=subprocess.DEVNULL,
@@ -50,6 +52,8 @@ def measure(seed: int, messages: int) -> dict[str, Seen]:
 
 def main() -> int:
     """Prints coverage's own report as JSON."""
+    import coverage
+
     seed, messages = int(sys.argv[1]), int(sys.argv[2])
     files = [str(_ROOT / f"{module}.py") for module in MODULES]
     watcher = coverage.Coverage(data_file=None, branch=True, include=files, config_file=False)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bench import machine, report
 from bench.daemon import BenchError
-from bench.keys import flips, outside
+from bench.keys import flips
 from bench.nest import Nest, nest
 from bench.progress import Display
 from bench.report import Result
@@ -24,9 +24,19 @@ _OUTSIDE_MIX = {"RSA_2048": 0.97, "RSA_3072": 0.025, "RSA_4096": 0.005}
 # Pairs of the other specs for each RSA pair of ``flips``: their check signs or encapsulates.
 _OTHERS_SHARE = 0.05
 _DEFAULT_KEYS = {"flips": 100, "outside": 10_000}
+
+
+def _outside(home: Nest, wanted: Mapping[str, int], display: Display) -> tuple[Result, bool]:
+    try:
+        from bench.keys import outside
+    except ModuleNotFoundError as error:  # what no product code needs
+        raise BenchError(f"there is no {error.name} here: pip install -e '.[test]'") from error
+    return outside.measure(home, wanted, display)
+
+
 _PARTS: dict[str, Callable[[Nest, Mapping[str, int], Display], tuple[Result, bool]]] = {
     "flips": flips.measure,
-    "outside": outside.measure,
+    "outside": _outside,
 }
 
 
