@@ -10,4 +10,6 @@
 - ``stats``      quantiles, intervals by bootstrap over rounds, verdicts.
 - ``report``     rows: as one table, as JSON.
 - ``progress``   what is going on, for whoever waits.
+
+Programs of their own: ``fuzz`` (the wire format), ``keys`` (judges of served keys), ``simulate``.
 """

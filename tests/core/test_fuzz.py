@@ -1,10 +1,8 @@
 """The fuzzer finds nothing in the product, and each of many planted defects; its parts do what they say."""
 
 import json
-import os
 import random
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -28,7 +26,6 @@ from kpcache.core.wire import Scanner
 from kpcache.daemon.dispatcher import Dispatcher
 from kpcache.daemon.stock import Stock
 
-ROOT = Path(__file__).parents[2]
 SEED = 20261125
 CASES = 600
 
@@ -58,12 +55,6 @@ def test_nothing_is_found_and_the_dispatcher_gets_its_share(target: Target) -> N
         "IncorrectKeyException", "InvalidKeyUsageException", "DryRunOperationException",
         "InvalidArnException", "ThrottlingException", "AccessDeniedException",
     } <= set(tally.answered)  # fmt: skip
-
-
-def test_the_branches_of_the_wire_format_are_gone_through() -> None:
-    for module, seen in covered.measure(SEED, 8000).items():
-        assert seen.share >= results.LEAST_COVERED, (module, seen.missed)
-        assert seen.branches_seen == seen.branches
 
 
 # --- planted defects
@@ -191,30 +182,9 @@ def test_of_each_kind_the_first_findings_are_kept_and_all_are_counted() -> None:
     assert Counter(finding.kind for finding in whole.findings) == {"wrong": 3, "KeyError in f": 3}
 
 
-def dies(_numbers: range) -> Tally:
-    os._exit(1)
-
-
 def sleeps(_numbers: range) -> Tally:
     while True:
         signal.pause()
-
-
-_CAMPAIGN = """
-from bench.fuzz import campaign
-from bench.progress import Display
-from tests.core.test_fuzz import dies
-with Display().step("test") as step:
-    print(dict(campaign.run(dies, 1000, 1, step).tally.found))
-"""
-
-
-def test_a_process_that_dies_is_a_finding() -> None:
-    """In a program of its own: who starts processes so has one that keeps track of them to its end."""
-    done = subprocess.run(
-        [sys.executable, "-c", _CAMPAIGN], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
-    )
-    assert done.stdout == "{'BrokenProcessPool': 1}\n"
 
 
 def test_cases_that_never_end_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,22 +220,6 @@ def test_the_command_says_what_was_found_and_shows_one_case_again(
     monkeypatch.undo()
     assert _command(monkeypatch, "--case", str(finding["case"])) == 0
     assert _command(monkeypatch) == 0
-
-
-def test_the_command_in_process(tmp_path: Path) -> None:
-    path = tmp_path / "found.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.fuzz", "--messages", "4000", "--over-socket", "0", "--seed", "7",
-         "--json", str(path)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(path.read_text())
-    assert found["settings"]["seed"] == 7
-    detail = found["parts"]["inside"]["detail"]
-    assert detail["messages"] >= 4000
-    assert detail["found"] == {}
-    assert set(detail["covered"]) == {"wire", "connection", "contract", "limits"}
 
 
 @pytest.mark.parametrize(
