@@ -26,10 +26,12 @@ from kpcache.core.pool import State
 from kpcache.core.specs import MAKEABLE
 from kpcache.core.wire import Request
 from kpcache.daemon.dispatcher import Dispatcher, Gate, PairOrder, draining
+from kpcache.daemon.fence import Fence
 from kpcache.daemon.pools import PoolPlan
 from kpcache.daemon.stock import Stock
 from kpcache.errors import WIRE_CLASSES, KpcacheError
 from kpcache.keyring import Keyring, changes
+from kpcache.worker.generation import Unknown
 
 _WHO = Identity(1000, 1)
 _TARGET = 16
@@ -65,6 +67,7 @@ class Target:
             lambda *_burn: None,
             lambda: None,
             lambda _spec, _ahead: None,
+            Fence(Unknown()),
             clock=lambda: 0.0,
         )
 
