@@ -7,7 +7,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -16,9 +17,11 @@ from bench.fuzz import __main__ as command
 from bench.fuzz import campaign, covered, inside, results
 from bench.fuzz.campaign import Campaign, Memory
 from bench.fuzz.cases import Maker
+from bench.fuzz.daemon import Fuzzed, Witness
 from bench.fuzz.inside import Target
 from bench.fuzz.tally import Finding, Tally
 from bench.fuzz.words import Words
+from bench.report import Result
 from kpcache.core import contract, wire
 from kpcache.core.connection import Broken, Connection
 from kpcache.core.limits import Limits
@@ -191,6 +194,43 @@ def test_cases_that_never_end_are_ended(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(campaign, "_CHUNK_TIMEOUT_S", 0.05)
     with pytest.raises(campaign.HangError):
         campaign._do(sleeps, range(1))
+
+
+def told_of(
+    *, defects: list[str] | None = None, complaints: list[str] | None = None, failures: int = 0,
+    leak: int = 0, keys: tuple[int, ...] = (1, 2), answered: int = 9, found: int = 0,
+) -> Result:  # fmt: skip
+    """The part over the socket, of a run that was well but for what is said."""
+    tally = Tally(cases=5, messages=10, reached=answered, public_keys=list(keys))
+    for case in range(found):
+        tally.find(Finding("wrong", "a", case))
+    memory = Memory()
+    for second in range(100):
+        memory.note(second, 50_000_000 + leak * second)
+    fuzzed = SimpleNamespace(memory=memory, defects=lambda: defects or [], outcomes={})
+    witness = SimpleNamespace(served_s=[0.001] * 20, failures=Counter(ThrottlingException=failures))
+    return results.of_outside(
+        Campaign(tally, {}, 1.0), cast(Fuzzed, fuzzed), cast(Witness, witness), complaints or []
+    )
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"defects": ["defect in a connection: KeyError at f:1"]},
+        {"complaints": ["the books of RSA_2048 do not add up"]},
+        {"failures": 1},
+        {"leak": 100_000},
+        {"keys": (1, 2, 1)},
+        {"answered": 2},
+        {"found": 1},
+    ],
+    ids=lambda fault: next(iter(fault)),
+)
+def test_each_fault_of_a_daemon_makes_the_part_fail(fault: dict[str, Any]) -> None:
+    assert results.is_clean(told_of())
+    assert not results.is_clean(told_of(**fault))
+    assert [row.verdict for row in told_of(**fault).rows].count("missed") == 1
 
 
 def _command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
