@@ -128,7 +128,7 @@ class _Message:
         return msgid if type(msgid) is int and 0 <= msgid < _MSGIDS else None
 
     def _head_size(self) -> int:
-        first = self._take(1)[0]
+        first = self._first_byte()
         if first & 0xF0 == 0x90:
             size = first & 0x0F
         elif first in _ARRAYS:
@@ -141,7 +141,7 @@ class _Message:
 
     def _item(self, depth: int) -> Any:
         """The next item; ``depth`` is how many containers are open around it."""
-        first = self._take(1)[0]
+        first = self._first_byte()
         if first < 0x80:
             return first
         if first >= 0xE0:
@@ -160,6 +160,12 @@ class _Message:
         if first in (0xC0, 0xC2, 0xC3):
             return {0xC0: None, 0xC2: False, 0xC3: True}[first]
         raise _FaultError
+
+    def _first_byte(self) -> int:
+        """Nothing is said of an item of which nothing is there, though the limit may be reached already."""
+        if self.pos == len(self._stream):
+            raise _EndError
+        return self._take(1)[0]
 
     def _take(self, size: int) -> bytes:
         end = self.pos + size

@@ -78,6 +78,8 @@ def test_the_reference_knows_the_ends() -> None:
     assert outcomes(b"\x94\x00\x07" + b"\xc1" + PLANTED) == [Broken(7)]
     assert outcomes(b"\x94\x00\xc1" + PLANTED) == [Broken(None)]
     assert outcomes(PLANTED, len(PLANTED) - 1) == [Broken(4242)]
+    assert outcomes(b"\x94\x00\x07", 3) == [More(3)]
+    assert outcomes(b"\x94\x00\x07\xa1", 4) == [Broken(7)]
     assert [type(each) for each in outcomes(PLANTED, len(PLANTED))] == [Request, More]
 
 
