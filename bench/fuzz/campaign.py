@@ -18,6 +18,7 @@ _CHUNK_CASES = 200
 _CHUNK_TIMEOUT_S = 120
 # Of a run: while caches fill and pools reach their size, memory may grow.
 _WARM_UP = 0.2
+_CURVE_POINTS = 50
 
 Work = Callable[[range], Tally]
 """Runs the cases of these numbers; it is sent to other processes."""
@@ -44,6 +45,11 @@ class Memory:
         first = self._samples[0][0]
         begin = first + _WARM_UP * (self._samples[-1][0] - first)
         return [sample for sample in self._samples if sample[0] >= begin]
+
+    @property
+    def curve(self) -> list[tuple[float, int]]:
+        """Some of the samples, from the first to the last."""
+        return self._samples[:: max(len(self._samples) // _CURVE_POINTS, 1)]
 
     @property
     def peak(self) -> int:

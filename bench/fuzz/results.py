@@ -65,7 +65,12 @@ def of_outside(campaign: Campaign, fuzzed: Fuzzed, witness: Witness, complaints:
     if witness.failures:
         result.notes.append(f"the good client was refused: {dict(witness.failures)}")
     result.detail = _detail(campaign) | {
-        "daemon": fuzzed.outcomes | {"peak_rss": fuzzed.memory.peak, "growth": fuzzed.memory.growth},
+        "daemon": fuzzed.outcomes
+        | {
+            "peak_rss": fuzzed.memory.peak,
+            "growth": fuzzed.memory.growth,
+            "rss_by_s": fuzzed.memory.curve,
+        },
         "good_client": {"served": len(witness.served_s), "failures": dict(witness.failures), "wait_s": times},
     }
     return result
