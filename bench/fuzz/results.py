@@ -12,8 +12,11 @@ from bench.stats import quantiles
 
 LEAST_REACHED = 0.30
 LEAST_COVERED = 0.95
-# By how much memory may rise after the warm-up. A leak of one byte in each message shows in a long run.
-MOST_GROWTH_BYTES = 4 * 2**20
+# By how much memory may rise after the warm-up. A leak of a byte or two in each message shows in a long run.
+MOST_GROWTH_MIB = 4
+# A daemon's ledger keeps pages of its file in memory, at most 8 MiB of them, and each pair that is made adds
+# to them. With that cache cut to 64 KiB the rise over 300,000 messages was 0.2 MiB; with it, 2 MiB and more.
+MOST_DAEMON_GROWTH_MIB = MOST_GROWTH_MIB + 8
 _MIB = 2**20
 
 
@@ -34,7 +37,7 @@ def of_inside(campaign: Campaign, seen: Mapping[str, Seen], seen_messages: int) 
             )
         )
     result.rows += [
-        _growth("inside", "memory of a fuzzing process", campaign.growth),
+        _growth("inside", "memory of a fuzzing process", campaign.growth, MOST_GROWTH_MIB),
         _found("inside", tally),
     ]
     result.notes = [f"branches: of the first {seen_messages} messages", *_notes(tally)]
@@ -53,7 +56,7 @@ def of_outside(campaign: Campaign, fuzzed: Fuzzed, witness: Witness, complaints:
             _at_least("answered over the socket", tally),
             _all("pairs given out, each once", distinct, pairs),
             _all("requests of a good client served", len(witness.served_s), asked),
-            _growth("outside", "memory of the daemon", fuzzed.memory.growth),
+            _growth("outside", "memory of the daemon", fuzzed.memory.growth, MOST_DAEMON_GROWTH_MIB),
             _none("defects in its log", len(fuzzed.defects())),
             _none("faults of its books and queues", len(complaints)),
             _found("outside", tally),
@@ -107,9 +110,11 @@ def _found(part: str, tally: Tally) -> Row:
     return Row(part, "cases that show a defect", found, "", limit="none", verdict=verdict)
 
 
-def _growth(part: str, measure: str, growth: float) -> Row:
-    verdict = "met" if growth <= MOST_GROWTH_BYTES else "missed"
-    return Row(part, f"{measure}, rise", max(growth, 0.0) / _MIB, "MiB", limit="at most 4", verdict=verdict)
+def _growth(part: str, measure: str, growth: float, most_mib: int) -> Row:
+    verdict = "met" if growth <= most_mib * _MIB else "missed"
+    return Row(
+        part, f"{measure}, rise", max(growth, 0.0) / _MIB, "MiB", limit=f"at most {most_mib}", verdict=verdict
+    )
 
 
 def _notes(tally: Tally) -> list[str]:

@@ -220,7 +220,7 @@ def told_of(
         {"defects": ["defect in a connection: KeyError at f:1"]},
         {"complaints": ["the books of RSA_2048 do not add up"]},
         {"failures": 1},
-        {"leak": 100_000},
+        {"leak": 200_000},
         {"keys": (1, 2, 1)},
         {"answered": 2},
         {"found": 1},
