@@ -12,7 +12,20 @@ from types import FrameType
 
 from rich.console import Console
 
-from bench import fairness, guards, hit, hogs, machine, overhead, predict, refill, refusals, report, rest
+from bench import (
+    fairness,
+    guards,
+    hit,
+    hogs,
+    machine,
+    overhead,
+    predict,
+    refill,
+    refusals,
+    report,
+    rest,
+    wiping,
+)
 from bench.daemon import BenchError
 from bench.progress import Display
 from bench.report import Result
@@ -30,6 +43,7 @@ _PARTS: dict[str, Callable[[Run], Result]] = {
     "predict": predict.measure,
     "rest": rest.measure,
     "refusals": refusals.measure,
+    "wiping": wiping.measure,
 }
 
 

@@ -41,8 +41,10 @@ class Daemon:
         pools: Mapping[str, tuple[int, int]],
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         program: list[str] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
-        """Start it, with these further ``settings``, and wait until it serves, before its pools are full.
+        """Start it, with these further ``settings`` and variables (``environ``), and wait until it serves,
+        before its pools are full.
 
         ``program``: another one in the place of ``kpcache``."""
         self._nest, self._name = nest, name
@@ -67,7 +69,7 @@ class Daemon:
         path.write_text(tomli_w.dumps(config))
         self.client = Client(self.socket)
         command = [*(program or [sys.executable, "-m", "kpcache"]), "serve", "--config", str(path)]
-        self._process = nest.start(command, log=f"{name}.log")
+        self._process = nest.start(command, log=f"{name}.log", environ=environ)
         self._wait_serving()
 
     def _wait_serving(self) -> None:

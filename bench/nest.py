@@ -7,11 +7,12 @@ end in their order.
 
 import contextlib
 import ctypes
+import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,15 +29,23 @@ class Nest:
         self._stack = stack
 
     def start(
-        self, command: Sequence[str], *, stdin: int | IO[Any] | None = subprocess.DEVNULL, log: str
+        self,
+        command: Sequence[str],
+        *,
+        stdin: int | IO[Any] | None = subprocess.DEVNULL,
+        log: str,
+        environ: Mapping[str, str] | None = None,
     ) -> "subprocess.Popen[bytes]":
-        """Start a program; it is ended with the nest. Its stdout is a pipe, its stderr the file ``log``."""
+        """Start a program; it is ended with the nest. Its stdout is a pipe, its stderr the file ``log``.
+
+        ``environ``: variables on top of the bench's own."""
         with open(self.folder / log, "ab") as stderr:
             process = subprocess.Popen(
                 command,
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
+                env={**os.environ, **(environ or {})},
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )

@@ -9,6 +9,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from kpcache.worker.wiping import start_again_to_wipe
+
+    # Before the settings are read: they may come from a pipe, which can be read once.
+    start_again_to_wipe()
     from kpcache.cli.config_file import load_file
     from kpcache.cli.reporters import LiveReporter, PlainReporter
 

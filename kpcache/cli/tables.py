@@ -33,12 +33,13 @@ def console_for(stream: IO[str]) -> Console:
 
 
 def status_view(status: Mapping[str, Any], socket: str | None) -> Group:
-    """Headline, the alarm if it stands, ledger, keyring, pools, workers."""
+    """Headline, the alarm if it stands, ledger, keyring, memory if not as it should be, pools, workers."""
     return Group(
         headline(status, socket),
         *alarm_lines(status["alarm"]),
         ledger_line(status["ledger"]),
         keyring_line(status["keyring"]),
+        *memory_lines(status["memory"]),
         pools_table(status),
         *burnt_lines(status["discarded"]),
         workers_table(status),
@@ -104,6 +105,18 @@ def keyring_line(keyring: Mapping[str, Any]) -> Text:
         return line.append("all of it exported")
     number = f"{changes} {'change' if changes == 1 else 'changes'}"
     return line.append(f"{number} never exported: run kpcache keyring export", style="yellow")
+
+
+def memory_lines(memory: Mapping[str, Any]) -> list[Text]:
+    """How keys in memory could get elsewhere; nothing if no way is known."""
+    ways = []
+    if not memory["wiped_on_free"]:
+        ways.append("freed memory is not overwritten")
+    if memory["dumpable"] or memory["core_limit"]:
+        ways.append("other processes of its user can read it, or a core file could hold it")
+    if memory["swap"] != "none":
+        ways.append(f"swap: {printable(str(memory['swap']))}")
+    return [Text(f"memory: {'; '.join(ways)}", style="yellow")] if ways else []
 
 
 def pools_table(status: Mapping[str, Any]) -> Table:

@@ -234,6 +234,11 @@ class Daemon:
                     "the keyring is a plain file: whoever gets this disk or a backup of it can open every "
                     "blob; to seal it, set keyring.unlock"
                 )
+            if not status["memory"]["wiped_on_free"]:
+                log.info(
+                    "freed memory is not overwritten, so keys may stay in it for long after they were given "
+                    'out; the README\'s "Security" tells what that takes'
+                )
             await self._told_to_stop.wait()
             accepting.cancel_scope.cancel()
         for listener, path in self._listeners:

@@ -132,12 +132,8 @@ class ShardLink:
                     continue
                 if not data:
                     return
-                for message in reader.feed(data):
-                    if self._is_deaf:
-                        return
-                    if message[0] == "batch":
-                        self._owed.popleft()  # IndexError: nobody drew this
-                    self._handle(message)
+                self._take_in(reader, data)
+                del data  # or the last batch's keys lay here until the next one comes
         except (pipe.PipeError, ShardFaultError, IllegalMoveError) as error:
             self.give_up(f"broke the rules of its pipe: {error}")
         except OSError:
@@ -146,6 +142,14 @@ class ShardLink:
             # Whatever its bytes led to, it ends this shard and not the daemon.
             log_defect(f"a message of shard {self.shard}", error)
             self.give_up(f"sent a malformed message ({type(error).__name__})")
+
+    def _take_in(self, reader: pipe.FrameReader, data: bytes) -> None:
+        for message in reader.feed(data):
+            if self._is_deaf:
+                return
+            if message[0] == "batch":
+                self._owed.popleft()  # IndexError: nobody drew this
+            self._handle(message)
 
     async def _write(self, sock: socket.socket) -> None:
         """Send what the socket did not take at once."""

@@ -12,6 +12,7 @@ from kpcache.daemon.dispatcher import Gate
 from kpcache.daemon.fence import Fence
 from kpcache.daemon.floor import Floor
 from kpcache.daemon.ledger import Ledger
+from kpcache.daemon.memory import memory_status
 from kpcache.daemon.pools import Pool
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import Supervisor
@@ -114,6 +115,7 @@ class StatusMaker:
             "ledger": self._ledger.status(),
             "alarm": self._alarm.status(),
             "refill": self._floor.manners,
+            "memory": memory_status(),
             "workers": [worker.status() for worker in self._supervisor.workers],
             "keyring": self._keyring(),
             "connections": self._connections(),

@@ -9,6 +9,7 @@
 - ``checks``    whether the bytes to be served are a sound pair, and the tags that it is known by.
 - ``background`` how a maker yields the CPU to everybody else.
 - ``process``   what every worker does to itself, and how one is started.
+- ``wiping``    how freed memory is overwritten, in the daemon as in the workers.
 - ``aws_unlock`` a program of its own, the only user of boto3: asks AWS KMS once, at a start, and ends. What
   is said to it stands there; the rest of this is about shards and makers.
 

@@ -16,6 +16,7 @@ from typing import Final
 
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
+_PR_GET_DUMPABLE: Final = 3
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
 
@@ -37,13 +38,13 @@ def command(module: str) -> list[str]:
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """All that a worker gets of the environment: a UTF-8 locale, and the allocator's settings, if any.
 
-    The allocator's may be set by an operator to overwrite freed memory; everything else could only
-    change what code a worker loads or what it writes.
+    The allocator's have freed memory overwritten (``wiping``); everything else could only change what code
+    a worker loads or what it writes.
     """
     kept = {
         name: value
         for name, value in inherited.items()
-        if name.startswith("MALLOC_") or name == "PYTHONMALLOC"
+        if name.startswith("MALLOC_") or name in ("PYTHONMALLOC", "GLIBC_TUNABLES")
     }
     return {"LANG": "C.UTF-8", **kept}
 
@@ -58,6 +59,12 @@ def protect(name: str) -> None:
     # /proc/PID to root and refuses ptrace.
     _prctl(_PR_SET_DUMPABLE, 0)
     _prctl(_PR_SET_NAME, name.encode())
+
+
+def is_dumpable() -> bool:
+    """Whether a core file of this process can be written, and others of its uid can read it."""
+    unused = ctypes.c_ulong(0)
+    return bool(_libc.prctl(ctypes.c_int(_PR_GET_DUMPABLE), unused, unused, unused, unused))
 
 
 def die_with_parent(pipe: socket.socket) -> None:

@@ -41,6 +41,15 @@ def test_a_message_is_given_as_soon_as_its_last_byte_is_there() -> None:
     assert reader.feed(frame[-1:]) == [["draw", 1]]
 
 
+def test_a_frame_that_was_read_does_not_stay_in_the_buffer_of_the_next() -> None:
+    """Private keys travel in frames; what was only cut off in front would lie in memory that is in use."""
+    first, second = encode(["batch", bytes(2000)]), encode(["batch", bytes(4000)])
+    reader = FrameReader()
+    assert len(reader.feed(first + second[:3000])) == 1
+    assert reader._buffer.__alloc__() < 3100
+    assert reader.feed(second[3000:]) == [["batch", bytes(4000)]]
+
+
 def test_a_claim_above_the_limit_is_refused_before_its_body_is_awaited() -> None:
     limit = MAX_FRAME_BYTES - 4  # the limit counts the length bytes, too
     assert FrameReader().feed(limit.to_bytes(4, "big")) == []

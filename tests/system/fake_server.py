@@ -213,6 +213,9 @@ def status(held: int = 8, target: int = 8) -> Answer:
             {"role": "shard", "shard": 0, "maker": None, "pid": 7, "state": "up", "restarts": 0, "reason": ""}
         ],
         "connections": 1,
+        "memory": {
+            "wiped_on_free": True, "dumpable": False, "core_limit": 0, "locked": False, "swap": "none",
+        },
         "ledger": {
             "id": "ab", "tags": 3, "bytes": 4096, "available": True, "fault": "", "rolled_back": "",
             "waiting": 0,

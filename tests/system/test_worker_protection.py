@@ -115,7 +115,11 @@ def test_the_environment_is_scrubbed_but_for_locale_and_allocator() -> None:
         "LD_PRELOAD": "x",
         "AWS_SECRET_ACCESS_KEY": "x",
     }
-    allocator = {"MALLOC_PERTURB_": "165", "PYTHONMALLOC": "malloc"}
+    allocator = {
+        "MALLOC_PERTURB_": "165",
+        "PYTHONMALLOC": "malloc",
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
+    }
     assert process.environment(inherited) == {"LANG": "C.UTF-8"}
     assert process.environment(inherited | allocator) == {"LANG": "C.UTF-8", **allocator}
 
