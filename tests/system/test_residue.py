@@ -15,8 +15,8 @@ from tests.system.residue import Search
 from tests.system.shard_driver import shard
 
 PAIRS = {"RSA_2048": 24, "ECC_NIST_P256": 24, "ECC_NIST_P521": 12}
-# Of how many keys a single process may still have a part: none was found in 30 runs, but whatever it did last
-# may lie on its stack.
+# Of how many keys one process may still have a part: what a function did last may lie on its stack, which
+# no allocator overwrites. On the machine this was written on none was left.
 LAST_BUFFERS = 1
 # Makers that wait for an idle CPU could take for ever on a busy machine.
 SCHEDULING = '[workers]\nscheduling = "normal"\n'
