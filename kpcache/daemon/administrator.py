@@ -244,7 +244,7 @@ class Administrator:
     def _export(self, _: Change) -> tuple[dict[str, Any], list[str]]:
         """No change, but like one: it takes long, must see those asked for before, and concerns auditors."""
         content = self._vault.content
-        answer = {"KeyringDocument": document.encode(content), "Revision": content.revision}
+        answer = {"KeyringDocument": document.encode_export(content), "Revision": content.revision}
         return answer, [f"revision {content.revision}, {len(content.keys)} keys"]
 
 

@@ -1,5 +1,5 @@
-"""The ledger at a start: under the keyring's tag key, which is made first where there is none, and as the
-ledger that the keyring was used with.
+"""The ledger at a start: under the keyring's tag key, which is made first where there is none (and with it
+what else a keyring of an earlier kpcache lacks), and as the ledger that the keyring was used with.
 """
 
 import os
@@ -22,7 +22,7 @@ def open_ledger(vault: Vault, state_dir: Path, runtime_dir: Path) -> tuple[Ledge
     earlier kpcache cannot be given its tag key.
     """
     # Durable before anything is recorded under it: else a power cut would leave rows that none can compare.
-    why_not = _change(vault, lambda content: changes.with_tag_key(content, os.urandom))
+    why_not = _change(vault, _with_own_secrets)
     if why_not:
         raise ConfigError(why_not)
     content = vault.content
@@ -63,6 +63,10 @@ def _usable(runtime_dir: Path) -> Path | None:
         )  # fmt: skip
         return None
     return runtime_dir
+
+
+def _with_own_secrets(content: Document) -> Document:
+    return changes.with_reserve_secret(changes.with_tag_key(content, os.urandom), os.urandom)
 
 
 def _change(vault: Vault, change: Callable[[Document], Document]) -> str:

@@ -29,7 +29,14 @@ from kpcache.errors import (
     ValidationException,
 )
 from kpcache.keyring import clock, crypto, names
-from kpcache.keyring.document import MAX_TAGS, TAG_KEY_BYTES, Document, KeyRecord, Material
+from kpcache.keyring.document import (
+    MAX_TAGS,
+    RESERVE_SECRET_BYTES,
+    TAG_KEY_BYTES,
+    Document,
+    KeyRecord,
+    Material,
+)
 
 Urandom = Callable[[int], bytes]
 
@@ -55,7 +62,7 @@ def first(alias: str, now: float, urandom: Urandom) -> Document:
     """A new keyring of one key with this alias. ``now`` is in Unix seconds."""
     record = _new_key("Made at the first start", {}, now, urandom)
     content = Document((record,), {alias: record.key_id}, revision=1, exported_revision=0)
-    return with_tag_key(content, urandom)
+    return with_reserve_secret(with_tag_key(content, urandom), urandom)
 
 
 def create_key(
@@ -206,6 +213,16 @@ def with_tag_key(document: Document, urandom: Urandom) -> Document:
 def with_ledger(document: Document, ledger_id: str) -> Document:
     """This ledger is the one in use."""
     return dataclasses.replace(document, ledger_id=ledger_id)
+
+
+# --- what waits out a restart
+
+
+def with_reserve_secret(document: Document, urandom: Urandom) -> Document:
+    """The document as it is if it has one, else with a new one."""
+    if document.reserve_secret:
+        return document
+    return dataclasses.replace(document, reserve_secret=urandom(RESERVE_SECRET_BYTES))
 
 
 # --- parts

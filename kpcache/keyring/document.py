@@ -1,6 +1,6 @@
 """What the keyring file says: keys, their materials, aliases; between records and bytes, without files.
 
-The file is one JSON object: ``format`` "kpcache keyring", ``version`` 3, ``content``, and ``checksum``,
+The file is one JSON object: ``format`` "kpcache keyring", ``version`` 4, ``content``, and ``checksum``,
 the SHA-256 in hex of the content as JSON with sorted keys, no spaces, ASCII only. The checksum finds
 damage; it does not keep out someone who can write the file. Content:
 
@@ -14,9 +14,11 @@ damage; it does not keep out someone who can write the file. Content:
 - ``tag_key``: 32 bytes, base64; what pairs are known again by, and used for nothing else. ``ledger_id``: the
   ledger that was last used with it, 32 hex digits. Both are empty until there is one, and are no change that
   counts: no blob needs them.
+- ``reserve_secret``: 32 bytes, base64; what the keys of reserve segments are derived from (``core/segment``),
+  and used for nothing else. Empty until there is one, and in every export: it stays with its machine.
 
 Version 1, which had no tags and no revisions, is read as one that was never exported; versions 1 and 2 had
-neither tag key nor ledger.
+neither tag key nor ledger, and version 3 no reserve secret.
 
 Fields that are not known are refused: the next write would lose them. A change that an older kpcache
 must not touch raises the version.
@@ -28,14 +30,15 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from kpcache.keyring import crypto, names
 
 FORMAT: Final = "kpcache keyring"
-VERSION: Final = 3
+VERSION: Final = 4
 TAG_KEY_BYTES: Final = 32
+RESERVE_SECRET_BYTES: Final = 32
 MAX_TAGS: Final = 50  # of one key (KMS, TagResource)
 STATES: Final = frozenset({"Enabled", "Disabled", "PendingDeletion"})
 # KMS's own bounds, which hold for all that came in by a request; a file made by hand must not hold what no
@@ -46,7 +49,9 @@ _MAX_TIME_S: Final = 253402300799.0  # the end of the year 9999, the last that a
 _MAX_REVISION: Final = 2**53  # whole in every reader of JSON
 # What a keyring begins with must leave it more changes than anyone can make.
 MAX_IMPORTED_REVISION: Final = 2**52
-_CONTENT_FIELDS: Final = {"keys", "aliases", "revision", "exported_revision", "tag_key", "ledger_id"}
+_CONTENT_FIELDS: Final = {
+    "keys", "aliases", "revision", "exported_revision", "tag_key", "ledger_id", "reserve_secret",
+}  # fmt: skip
 _KEY_FIELDS: Final = {"key_id", "state", "created_s", "deletion_s", "description", "tags", "materials"}
 T = TypeVar("T")
 
@@ -91,6 +96,7 @@ class Document:
     exported_revision: int
     tag_key: bytes = field(default=b"", repr=False)
     ledger_id: str = ""
+    reserve_secret: bytes = field(default=b"", repr=False)
 
 
 def encode(document: Document) -> bytes:
@@ -102,9 +108,15 @@ def encode(document: Document) -> bytes:
         "exported_revision": document.exported_revision,
         "tag_key": base64.b64encode(document.tag_key).decode("ascii"),
         "ledger_id": document.ledger_id,
+        "reserve_secret": base64.b64encode(document.reserve_secret).decode("ascii"),
     }
     file = {"format": FORMAT, "version": VERSION, "checksum": _checksum(content), "content": content}
     return json.dumps(file, indent=1).encode("ascii") + b"\n"
+
+
+def encode_export(document: Document) -> bytes:
+    """As ``encode``, for another place: without what opens the reserve of this one."""
+    return encode(replace(document, reserve_secret=b""))
 
 
 def decode(data: bytes) -> Document:
@@ -124,7 +136,9 @@ def decode(data: bytes) -> Document:
         raise DocumentError("its checksum does not match: it is damaged, or was edited by hand")
     if version == 1:
         content = _from_version_1(content)
-    return _document(_from_version_2(content) if version <= 2 else content)
+    if version <= 2:
+        content = _from_version_2(content)
+    return _document(_from_version_3(content) if version <= 3 else content)
 
 
 def require_version(file: Mapping[str, Any], newest: int) -> int:
@@ -149,8 +163,13 @@ def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_version_2(content: dict[str, Any]) -> dict[str, Any]:
-    _only(content, _CONTENT_FIELDS - {"tag_key", "ledger_id"}, "content")
+    _only(content, _CONTENT_FIELDS - {"tag_key", "ledger_id", "reserve_secret"}, "content")
     return {**content, "tag_key": "", "ledger_id": ""}
+
+
+def _from_version_3(content: dict[str, Any]) -> dict[str, Any]:
+    _only(content, _CONTENT_FIELDS - {"reserve_secret"}, "content")
+    return {**content, "reserve_secret": ""}
 
 
 def _document(content: dict[str, Any]) -> Document:
@@ -172,18 +191,21 @@ def _document(content: dict[str, Any]) -> Document:
     ledger_id = _field(content, "ledger_id", str, "content")
     if ledger_id and not re.fullmatch("[0-9a-f]{32}", ledger_id):
         raise DocumentError("content.ledger_id is not of 32 hex digits")
-    return Document(keys, aliases, revision, exported, _tag_key(content), ledger_id)
+    tag_key = _secret(content, "tag_key", TAG_KEY_BYTES)
+    reserve_secret = _secret(content, "reserve_secret", RESERVE_SECRET_BYTES)
+    return Document(keys, aliases, revision, exported, tag_key, ledger_id, reserve_secret)
 
 
-def _tag_key(content: dict[str, Any]) -> bytes:
-    text = _field(content, "tag_key", str, "content")
+def _secret(content: dict[str, Any], name: str, size: int) -> bytes:
+    """So many bytes, or none."""
+    text = _field(content, name, str, "content")
     try:
-        tag_key = base64.b64decode(text, validate=True)
+        secret = base64.b64decode(text, validate=True)
     except ValueError:
-        raise DocumentError("content.tag_key is not base64") from None
-    if len(tag_key) not in (0, TAG_KEY_BYTES):
-        raise DocumentError(f"content.tag_key does not have {TAG_KEY_BYTES} bytes")
-    return tag_key
+        raise DocumentError(f"content.{name} is not base64") from None
+    if len(secret) not in (0, size):
+        raise DocumentError(f"content.{name} does not have {size} bytes")
+    return secret
 
 
 def _checksum(content: dict[str, Any]) -> str:

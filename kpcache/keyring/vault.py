@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,7 +128,8 @@ class Vault:
     ) -> "Vault":
         """Put an exported keyring into a folder where a first start could make one, by the same rules.
 
-        All that is in it is in an export: that is where it came from.
+        All that is in it is in an export: that is where it came from. A reserve secret is not taken over,
+        should it have one: what was sealed on another machine is never opened here.
         Raises ``ConfigError`` with the cure, and ``LimitExceededException``.
         """
         crypto.require_support()
@@ -141,7 +143,7 @@ class Vault:
             if store.read() is not None:
                 raise ConfigError(f"{store.path}: there is a keyring already; import into that one instead")
             require_may_create(store, "if_empty")
-            exported = changes.mark_exported(content, content.revision)
+            exported = changes.mark_exported(replace(content, reserve_secret=b""), content.revision)
             data = opening.make(store, sealer, exported)
         return cls(state_dir, sealer, data, exported)
 

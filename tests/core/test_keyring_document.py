@@ -40,7 +40,8 @@ def documents(draw: st.DrawFn) -> Document:
     revision = draw(st.integers(1, 99))
     tag_key = draw(st.sampled_from([b"", bytes(range(32))]))
     ledger_id = draw(st.sampled_from(["", "0123456789abcdef" * 2]))
-    return Document(tuple(keys), aliases, revision, draw(st.integers(0, revision)), tag_key, ledger_id)
+    exported, secret = draw(st.integers(0, revision)), draw(st.sampled_from([b"", bytes(range(7, 39))]))
+    return Document(tuple(keys), aliases, revision, exported, tag_key, ledger_id, secret)
 
 
 RECORD = record()
@@ -104,11 +105,11 @@ def test_a_part_of_a_file_is_refused(size: int) -> None:
         (b"[]", "it is not a kpcache keyring"),
         (b'{"format": "another"}', "it is not a kpcache keyring"),
         (
-            GOOD.replace(b'"version": 3', b'"version": 4'),
-            "a later kpcache wrote it, in version 4; this",
+            GOOD.replace(b'"version": 4', b'"version": 5'),
+            "a later kpcache wrote it, in version 5; this",
         ),
-        (GOOD.replace(b'"version": 3', b'"version": true'), "version is no whole number above 0"),
-        (GOOD.replace(b'"version": 3', b'"version": 0'), "version is no whole number above 0"),
+        (GOOD.replace(b'"version": 4', b'"version": true'), "version is no whole number above 0"),
+        (GOOD.replace(b'"version": 4', b'"version": 0'), "version is no whole number above 0"),
         (GOOD.replace(b'"checksum"', b'"check"'), "checksum is not of type str"),
         (GOOD.replace(b'"content"', b'"contents"'), "content is not of type dict"),
         (changed(lambda content: content["aliases"].clear(), seal=False), "its checksum does not match"),
@@ -146,6 +147,8 @@ def _material(content: dict[str, Any]) -> Any:
         (lambda content: content.update(tag_key=None), "content.tag_key is not of type str"),
         (lambda content: content.update(tag_key="*"), "content.tag_key is not base64"),
         (lambda content: content.update(tag_key="AAAA"), "content.tag_key does not have 32 bytes"),
+        (lambda content: content.update(reserve_secret="AA=="), "content.reserve_secret does not have 32"),
+        (lambda content: content.update(reserve_secret=7), "content.reserve_secret is not of type str"),
         (lambda content: content.update(ledger_id="../x"), "content.ledger_id is not of 32 hex digits"),
         (lambda content: content["keys"].append(_key(content)), "names a key twice"),
         (lambda content: content["keys"].append(7), "keys[1] does not have exactly the fields"),
@@ -196,7 +199,8 @@ def test_a_secret_moved_to_another_key_is_found() -> None:
 def test_a_file_of_version_2_is_read_as_one_that_has_no_tag_key_yet() -> None:
     content = document_of(RECORD)
     file = json.loads(document.encode(dataclasses.replace(content, revision=7, exported_revision=3)))
-    del file["content"]["tag_key"], file["content"]["ledger_id"]
+    for name in ("tag_key", "ledger_id", "reserve_secret"):
+        del file["content"][name]
     file["version"] = 2
     canonical = json.dumps(file["content"], sort_keys=True, separators=(",", ":"))
     file["checksum"] = hashlib.sha256(canonical.encode()).hexdigest()
@@ -205,13 +209,34 @@ def test_a_file_of_version_2_is_read_as_one_that_has_no_tag_key_yet() -> None:
     assert found.keys == content.keys
 
 
-def test_the_tag_key_is_not_shown() -> None:
-    assert "7777" not in repr(dataclasses.replace(document_of(RECORD), tag_key=b"7" * 32))
+def test_a_file_of_version_3_is_read_as_one_that_has_no_reserve_secret_yet() -> None:
+    content = dataclasses.replace(document_of(RECORD), tag_key=b"k" * 32, ledger_id="ab" * 16)
+    file = json.loads(document.encode(content))
+    del file["content"]["reserve_secret"]
+    file["version"] = 3
+    canonical = json.dumps(file["content"], sort_keys=True, separators=(",", ":"))
+    file["checksum"] = hashlib.sha256(canonical.encode()).hexdigest()
+    assert document.decode(json.dumps(file).encode()) == content
+    file["content"]["reserve_secret"] = ""
+    assert "checksum" in refusal(json.dumps(file).encode())
+
+
+def test_the_tag_key_and_the_reserve_secret_are_not_shown() -> None:
+    secret = b"7" * 32
+    assert "7777" not in repr(dataclasses.replace(document_of(RECORD), tag_key=secret, reserve_secret=secret))
+
+
+def test_an_export_is_without_the_reserve_secret_and_whole_otherwise() -> None:
+    content = dataclasses.replace(
+        document_of(RECORD), tag_key=b"k" * 32, ledger_id="ab" * 16, reserve_secret=b"s" * 32
+    )
+    exported = document.decode(document.encode_export(content))
+    assert exported == dataclasses.replace(content, reserve_secret=b"")
 
 
 def test_a_file_of_version_1_is_read_as_one_that_was_never_exported() -> None:
     file = json.loads(GOOD)
-    for name in ("revision", "exported_revision", "tag_key", "ledger_id"):
+    for name in ("revision", "exported_revision", "tag_key", "ledger_id", "reserve_secret"):
         del file["content"][name]
     del file["content"]["keys"][0]["tags"]
     file["version"] = 1

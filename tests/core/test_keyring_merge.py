@@ -48,9 +48,13 @@ def test_an_import_of_materials_keeps_all_and_ours_current_unless_theirs_goes_on
 
 def test_an_import_leaves_what_pairs_are_known_again_by() -> None:
     """What is recorded here could not be compared under another key, and this ledger is the one in use."""
-    theirs = dataclasses.replace(document_of(record()), tag_key=b"t" * 32, ledger_id="ab" * 16)
-    ours = dataclasses.replace(OURS, tag_key=b"o" * 32, ledger_id="cd" * 16)
+    theirs = dataclasses.replace(
+        document_of(record()), tag_key=b"t" * 32, ledger_id="ab" * 16, reserve_secret=b"r" * 32
+    )
+    ours = dataclasses.replace(OURS, tag_key=b"o" * 32, ledger_id="cd" * 16, reserve_secret=b"s" * 32)
     after, _ = merge(ours, theirs)
-    assert (after.tag_key, after.ledger_id) == (b"o" * 32, "cd" * 16)
+    assert (after.tag_key, after.ledger_id, after.reserve_secret) == (b"o" * 32, "cd" * 16, b"s" * 32)
     after, _ = merge(OURS, theirs)
-    assert (after.tag_key, after.ledger_id) == (b"", ""), "the next start makes one of its own"
+    assert (after.tag_key, after.ledger_id, after.reserve_secret) == (b"", "", b""), (
+        "the next start makes its own"
+    )

@@ -3,6 +3,7 @@
 import base64
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,8 @@ async def test_an_export_is_imported_elsewhere_and_told_to_be_safe(
         await second_key(one, AliasName="alias/app")
         blob = one.keyring.encrypt(one.keyring.resolve("alias/app"), b"secret", {}).blob
         export = await one.call("ExportKeyring", {})
-        assert document.decode(export["KeyringDocument"]) == one.keyring.content
+        content = replace(one.keyring.content, reserve_secret=b"")
+        assert document.decode(export["KeyringDocument"]) == content
         assert export["Revision"] == one.keyring.content.revision
         assert one.keyring.content.exported_revision == 0  # the command has yet to write its file
         assert await one.call("MarkExported", {"Revision": export["Revision"]}) == {}

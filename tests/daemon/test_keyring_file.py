@@ -74,8 +74,8 @@ def test_ids_and_secrets_come_from_the_urandom_given(folder: Path) -> None:
 
     content = open_vault(folder, urandom=urandom).content
     [key] = content.keys
-    assert [len(item) for item in drawn] == [16, 32, 32]
-    assert content.tag_key == drawn[2]
+    assert [len(item) for item in drawn] == [16, 32, 32, 32]
+    assert (content.tag_key, content.reserve_secret) == (drawn[2], drawn[3])
     assert crypto.material_id(drawn[1], key.key_id) == key.materials[0].material_id
 
 

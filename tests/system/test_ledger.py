@@ -167,6 +167,7 @@ def test_an_imported_keyring_brings_its_tag_key_and_tells_that_its_ledger_is_not
     Vault.import_first(state, content, unlock=Unlock())
     with running(here, pools()) as daemon:
         assert keyring_of(daemon).tag_key == content.tag_key
+        assert keyring_of(daemon).reserve_secret not in (b"", content.reserve_secret)
         assert (
             f"the ledger {content.ledger_id} that was used here is missing"
             in (daemon.status()["ledger"]["rolled_back"])
@@ -209,7 +210,8 @@ def test_a_keyring_of_an_earlier_kpcache_gets_its_tag_key_at_the_start(tmp_path:
         revision = daemon.status()["keyring"]["revision"]
     path = tmp_path / "state" / "keyring.json"
     old = json.loads(path.read_bytes())
-    del old["content"]["tag_key"], old["content"]["ledger_id"]
+    for name in ("tag_key", "ledger_id", "reserve_secret"):
+        del old["content"][name]
     old["version"] = 2
     old["checksum"] = document._checksum(old["content"])
     path.write_text(json.dumps(old))
@@ -221,8 +223,9 @@ def test_a_keyring_of_an_earlier_kpcache_gets_its_tag_key_at_the_start(tmp_path:
             daemon.wait_full()
             assert daemon.status()["keyring"]["revision"] == revision
             assert daemon.status()["ledger"]["rolled_back"] == ""
-            keys.append(keyring_of(daemon).tag_key)
-    assert len(keys[0]) == 32
+            content = keyring_of(daemon)
+            keys.append((content.tag_key, content.reserve_secret))
+    assert list(map(len, keys[0])) == [32, 32]
     assert keys[0] == keys[1]
 
 

@@ -65,7 +65,8 @@ class Stopped:
         if method == "DescribeKey":
             return {"KeyMetadata": views.key_metadata(changes.find(vault.content, members["KeyId"]))}
         if method == "ExportKeyring":
-            return {"KeyringDocument": document.encode(vault.content), "Revision": vault.content.revision}
+            exported = document.encode_export(vault.content)
+            return {"KeyringDocument": exported, "Revision": vault.content.revision}
         name = f"kpcache.{method}"
         return LISTS[name](vault.content, members) if name in LISTS else self._change(vault, name, members)
 
