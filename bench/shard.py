@@ -46,6 +46,7 @@ class Shard:
             "shard": 0,
             "version": __version__,
             "maker": maker_settings(),
+            "reserve": None,
         }
         self._send("init", init)
         self._expect("ready")

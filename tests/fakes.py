@@ -8,6 +8,7 @@ import itertools
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, ParamSpec, cast
 
 import msgpack
@@ -24,6 +25,8 @@ from kpcache.daemon.dispatcher import Dispatcher, Gate
 from kpcache.daemon.fence import Fence
 from kpcache.daemon.ledger_batch import Made
 from kpcache.daemon.pools import PoolPlan
+from kpcache.daemon.reserve import Reserve
+from kpcache.daemon.reserve_start import Setup
 from kpcache.daemon.stock import Stock
 from kpcache.errors import InvalidCiphertextException, NotFoundException
 from kpcache.keyring import Decrypted, Key, Keyring, Wrapped
@@ -203,6 +206,36 @@ class FakeLedger:
                     self.duplicates.append(made.spec)
                 self._known.update(pair.tags)
             made.settle(made, frozenset(twins))
+
+
+class FakeClaims:
+    """The ledger as the reserve sees it: knows what it is told to know, and all claims."""
+
+    def __init__(self) -> None:
+        self.available = True
+        self.failure: Exception | None = None
+        self.claimed: list[str] = []
+        self.known: set[bytes] = set()
+
+    async def claim(self, name: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        if self.failure is not None:
+            raise self.failure
+        is_new = name not in self.claimed
+        self.claimed.append(name)
+        return is_new
+
+    async def unknown(self, tags: Sequence[bytes]) -> set[int]:
+        await trio.lowlevel.checkpoint()
+        if self.failure is not None:
+            raise self.failure
+        return {index for index, tag in enumerate(tags) if tag not in self.known}
+
+
+def no_reserve(stock: Stock) -> Reserve:
+    """Of a daemon that has none."""
+    setup = Setup(Path("/nowhere"), "none is wanted here")
+    return Reserve(setup, int, stock, lambda _shard, _message: None, FakeClaims(), str, shards=8)
 
 
 class FakeKeyring:

@@ -91,6 +91,12 @@ class PoolBook:
         self.generated += count
         self._counts[State.MADE] += count
 
+    def restore(self, count: int) -> None:
+        """``count`` pairs are back from the reserve, recorded as they were, and are held again."""
+        self.restored += count
+        self._counts[State.SEALED] += count
+        self.move(State.SEALED, State.HELD, count)
+
     def move(self, source: State, target: State, count: int = 1) -> None:
         """``count`` pairs go from one state to the next. Raises ``IllegalMoveError``."""
         counts = self._counts

@@ -8,8 +8,8 @@ ordered. A batch that failed is kept as it is and tried again until it is record
 
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -25,6 +25,7 @@ MAX_WAITING_PAIRS: Final = 4096
 # Between attempts after a failure.
 FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 30.0
+T = TypeVar("T")
 
 
 class Ledger:
@@ -124,12 +125,26 @@ class Ledger:
         """That the ledger was rolled back. Raises ``KeyUnavailableException``."""
         await self._administrate(self._file.acknowledge, "nothing was acknowledged")
 
+    async def claim(self, name: str) -> bool:
+        """See ``LedgerFile.claim``. Raises ``LedgerUnavailableError``."""
+        return await self._ask(lambda: self._file.claim(name))
+
+    async def unknown(self, tags: Sequence[bytes]) -> set[int]:
+        """See ``LedgerFile.unknown``. Raises ``LedgerUnavailableError``."""
+        return await self._ask(lambda: self._file.unknown(tags))
+
     async def _administrate(self, act: Callable[[], None], consequence: str) -> None:
         try:
-            await trio.to_thread.run_sync(act, limiter=self._writer)
+            await self._ask(act)
+        except LedgerUnavailableError as error:
+            raise KeyUnavailableException(f"{error}; {consequence}") from error
+
+    async def _ask(self, act: Callable[[], T]) -> T:
+        try:
+            return await trio.to_thread.run_sync(act, limiter=self._writer)
         except (LedgerUnavailableError, ConfigError) as error:
             self._fail(error)
-            raise KeyUnavailableException(f"{error}; {consequence}") from error
+            raise LedgerUnavailableError(str(error)) from error
 
     # --- in the thread
 

@@ -18,11 +18,11 @@ import hashlib
 import hmac
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from kpcache.daemon import ledger_note, ledger_schema, ledger_sqlite
+from kpcache.daemon import ledger_note, ledger_schema, ledger_segments, ledger_sqlite
 from kpcache.daemon.ledger_batch import LAST_SERIAL, Batch, Duplicate, batch_number
 from kpcache.daemon.ledger_note import Note, Notes
 from kpcache.errors import ConfigError
@@ -89,6 +89,11 @@ class LedgerFile:
         self._looked_s = 0.0
         self._files: list[tuple[int, int]] = []
 
+    @property
+    def life(self) -> int:
+        """Which of the daemon's starts on this ledger this is; 0 until it has been open."""
+        return self._life
+
     # --- from closed to open
 
     def connect(self) -> None:
@@ -143,6 +148,7 @@ class LedgerFile:
             )
         if not is_first and (id_ != self.id or lives < self._life):
             raise ConfigError(f"{self.path}: replaced by another hand; stop the daemon, then: {self._cure}")
+        connection.execute(ledger_segments.CREATE)
         self.standing = ledger_sqlite.standing(connection)
         missing = rolled_back or self._missing(Note(id_, rows, lives))
         # All that is in the log goes into the database, written and synced anew: see above.
@@ -256,6 +262,20 @@ class LedgerFile:
         self._execute(ledger_schema.MISSING, ("",))
         self.rolled_back = ""
 
+    def claim(self, name: str) -> bool:
+        """This reserve segment is used from now on, and never again, durably; whether it had not been before.
+        Raises ``LedgerUnavailableError``: then that is not known."""
+        self.connect()
+        minute = int(self._now() // 60)
+        return bool(self._execute(ledger_segments.CLAIM, (name, self._life, minute)))
+
+    def unknown(self, tags: Sequence[bytes]) -> set[int]:
+        """The indexes of those that are not recorded. Raises ``LedgerUnavailableError``."""
+        if not tags:
+            return set()
+        found = self._execute(ledger_segments.UNKNOWN, {"count": len(tags), "tags": b"".join(tags)})
+        return {index for (index,) in found}
+
     def close(self) -> None:
         """Leave the note of how far it came. May be called again."""
         if self._connection is not None:
@@ -263,10 +283,10 @@ class LedgerFile:
             ledger_sqlite.close(connection)
             self._note()
 
-    def _execute(self, statement: str, values: tuple[Any, ...]) -> None:
+    def _execute(self, statement: str, values: tuple[Any, ...] | Mapping[str, Any]) -> list[Any]:
         self.connect()
         try:
-            self._connected().execute(statement, values)
+            return self._connected().execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise self._closed_by(error) from error
 

@@ -35,7 +35,7 @@ READ_LEDGER: Final = "SELECT id, key_check, lives, rows, rolled_back FROM ledger
 BEGIN_LIFE: Final = "UPDATE ledger SET lives = max(lives, ?) + 1, rolled_back = ? RETURNING lives"
 MISSING: Final = "UPDATE ledger SET rolled_back = ?"
 
-_NUMBERS: Final = """WITH RECURSIVE n (i) AS (
+NUMBERS: Final = """WITH RECURSIVE n (i) AS (
     SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :count)"""
 
 
@@ -43,19 +43,19 @@ def _part(values: str, size: int) -> str:
     return f"substr(:{values}, i * {size} + 1, {size})"
 
 
-_TAG: Final = _part("tags", TAG_BYTES)
+TAG: Final = _part("tags", TAG_BYTES)
 _FINGERPRINT: Final = _part("fingerprints", FINGERPRINT_BYTES)
 _MAKER: Final = _part("makers", MAKER_START_BYTES)
-_ROWS: Final = f"""INSERT INTO tags (tag, fingerprint, minute, maker, batch) {_NUMBERS}
-    SELECT {_TAG}, {_FINGERPRINT}, :minute, {_MAKER}, :batch FROM n WHERE true"""  # noqa: S608 - constants of ours
+_ROWS: Final = f"""INSERT INTO tags (tag, fingerprint, minute, maker, batch) {NUMBERS}
+    SELECT {TAG}, {_FINGERPRINT}, :minute, {_MAKER}, :batch FROM n WHERE true"""  # noqa: S608 - constants of ours
 # All rows or, if a tag is there already or comes twice, none: check and record in one.
 RECORD: Final = _ROWS
 RECORD_NEW: Final = f"{_ROWS} ON CONFLICT DO NOTHING"
 # Rows of other batches that have a tag of this one. What a failed attempt of this very batch may have left
 # bears its number, and is not a duplicate. It is the same in all else too: a ledger that was put together by
 # hand, out of two copies, may have two batches of one number.
-CONFLICTS: Final = f"""{_NUMBERS}
-    SELECT i, fingerprint, tags.minute, maker, batch FROM n JOIN tags ON tag = {_TAG}
+CONFLICTS: Final = f"""{NUMBERS}
+    SELECT i, fingerprint, tags.minute, maker, batch FROM n JOIN tags ON tag = {TAG}
     WHERE (batch, fingerprint, maker, tags.minute) <> (:batch, {_FINGERPRINT}, {_MAKER}, :minute)"""  # noqa: S608 - constants of ours
 
 # A batch that is tried again tells of the same duplicates.

@@ -29,6 +29,8 @@ from kpcache.daemon.notices import ReporterHandler, UnhurriedReporter, log, log_
 from kpcache.daemon.pooling import pooling
 from kpcache.daemon.quiesce import Quiescence
 from kpcache.daemon.reporter import Reporter
+from kpcache.daemon.reserve import Reserve
+from kpcache.daemon.reserve_start import open_reserve
 from kpcache.daemon.retirement import retire_old
 from kpcache.daemon.server import Server
 from kpcache.daemon.state import close_listener, listen, locked_folder
@@ -136,6 +138,12 @@ class Daemon:
         self._told_to_hurry = trio.Event()
         self._limits = _limits(config)
         self._fence = Fence(*open_source(config.clone_guard.vmclock, config.clone_guard.kernel_log))
+        reserve = open_reserve(
+            config.daemon.runtime_dir,
+            vault.content.reserve_secret,
+            life=ledger.life,
+            ledger_fault=ledger_fault,
+        )
         workers = config.workers
         self._supervisor = Supervisor(
             _placement(workers.shards, workers.makers),
@@ -143,6 +151,7 @@ class Daemon:
                 vault.content.tag_key, workers.scheduling, workers.maker_max_keys, workers.maker_max_age_s
             ),
             self._fence,
+            reserve.init,
         )
         self._alarm = Alarm(self._gate, stop=self._stop_issuing, resume=self._issue_again)
         self._ledger = Ledger(
@@ -156,10 +165,16 @@ class Daemon:
         self._stock, self._floor, self._learned = pooling(
             config, self._supervisor, self._ledger, self._fence, cpus
         )
+        self._reserve = Reserve(
+            reserve, self._generation, self._stock, self._supervisor.send, self._ledger,
+            lambda: "alarm" if self._alarm.stands else "ledger_rolled_back" if ledger.rolled_back else "",
+            workers.shards,
+        )  # fmt: skip
         alias = config.keyring.default_alias
         keyring = Keyring(vault.content, time.monotonic, os.urandom)
         self._status = StatusMaker(
             self._stock, self._supervisor, self._gate, self._fence, self._floor, self._ledger, self._alarm,
+            self._reserve,
             lambda: keyring_status(keyring, alias, vault.is_sealed, self._administrator.fault),
             config.daemon.ready_level,
         )  # fmt: skip
@@ -183,7 +198,8 @@ class Daemon:
         """Start the workers, serve until told to stop, drain, stop."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as workers:
-                workers.start_soon(self._supervisor.run, self._stock, self._floor)
+                workers.start_soon(self._supervisor.run, self._stock, self._floor, self._reserve)
+                workers.start_soon(self._reserve.run)
                 workers.start_soon(self._floor.run)
                 workers.start_soon(self._ledger.run)
                 workers.start_soon(retire_old, self._stock)
@@ -193,14 +209,19 @@ class Daemon:
                 workers.start_soon(self._administrator.run)
                 workers.start_soon(self._heed, signals)
                 workers.start_soon(self._leave_in_time)
-                await _first_of(self._supervisor.wait_settled, self._told_to_stop.wait, READY_TIMEOUT_S)
+                await _first_of(self._wait_useful, self._told_to_stop.wait, READY_TIMEOUT_S)
                 if not self._told_to_stop.is_set():
                     async with trio.open_nursery() as connections:
                         await self._serve(connections)
                         await self._drain()
                         connections.cancel_scope.cancel()
+                self._reserve.leave()
                 self._stock.burn_ready("shutdown")
                 workers.cancel_scope.cancel()
+
+    async def _wait_useful(self) -> None:
+        """Until there are pairs to give out, or makers of some: what is back need not wait for those."""
+        await _first_of(self._supervisor.wait_settled, self._reserve.wait_back, READY_TIMEOUT_S)
 
     async def _heed(self, signals: AsyncIterator[int]) -> None:
         """The first signal begins the drain, a second ends it at once."""
@@ -270,6 +291,11 @@ class Daemon:
         """The alarm was cleared; what was on its way to the ready sets when it was raised is burnt too."""
         self._stock.burn_ready("not_issuing")
         self._floor.resume("alarm")
+
+    def _generation(self) -> int:
+        """Of the machine, looked at anew."""
+        self._fence.stands()
+        return self._fence.number
 
     def _burn_copied(self, keyring: Keyring) -> None:
         """This machine was loaded from a snapshot: what it held then, another copy may hold as well."""

@@ -24,7 +24,7 @@ from kpcache.worker import process as worker_process
 
 # A shard answers a draw within milliseconds even on a loaded host; one that takes this long is stuck.
 ANSWER_TIMEOUT_S = 10.0
-# A shard that is told to stop has nothing to finish; after this it is killed.
+# For what a shard does at its stop, which is to seal what it holds; after this it is killed.
 STOP_TIMEOUT_S = 2.0
 # Orders, verdicts and draws not yet read by the shard; a live one is never this far behind.
 MAX_UNREAD_BYTES = 1024 * 1024
@@ -107,6 +107,10 @@ class ShardLink:
                         await self._talk(ours, words)
                 finally:
                     self._sock = None
+                    if self._fault or (self._is_deaf and self._unsent):
+                        # Before its pipe ends: it would seal what it holds, and nothing may come back from a
+                        # shard that is at fault, or that could not be told to forget.
+                        process.kill()
                     trio.lowlevel.notify_closing(ours)
                     ours.close()  # which tells the shard to stop
                     with trio.CancelScope(shield=True):
@@ -191,13 +195,16 @@ class ShardLink:
 
     async def _end(self, process: trio.Process, words: trio.abc.ReceiveStream) -> None:
         """The pipe is closed, which tells the shard to stop; make sure that it does, and reap it."""
-        with trio.move_on_after(STOP_TIMEOUT_S if not self._fault else 0):
+        with trio.move_on_after(STOP_TIMEOUT_S):
             await process.wait()
         if process.returncode is None:
             process.kill()
             await process.wait()
         if not self._last_words:
             self._last_words = await _rest_of(words)
+            if self._last_words and process.returncode == 0:
+                # It ended as it was told to, and nobody is told the reason of that.
+                log.warning("shard %d: %s", self.shard, self._last_words)
 
 
 async def _rest_of(stderr: trio.abc.ReceiveStream) -> str:

@@ -14,6 +14,7 @@ from kpcache.daemon.floor import Floor
 from kpcache.daemon.ledger import Ledger
 from kpcache.daemon.memory import memory_status
 from kpcache.daemon.pools import Pool
+from kpcache.daemon.reserve import Reserve
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import Supervisor
 from kpcache.keyring import Keyring, views
@@ -63,6 +64,7 @@ class StatusMaker:
         floor: Floor,
         ledger: Ledger,
         alarm: Alarm,
+        reserve: Reserve,
         keyring: Callable[[], dict[str, Any]],
         ready_level: str,
     ) -> None:
@@ -75,6 +77,7 @@ class StatusMaker:
         self._floor = floor
         self._ledger = ledger
         self._alarm = alarm
+        self._reserve = reserve
         self._keyring = keyring
         self._started = trio.current_time()
         self._connections: Callable[[], int] = lambda: 0
@@ -114,6 +117,7 @@ class StatusMaker:
             },
             "ledger": self._ledger.status(),
             "alarm": self._alarm.status(),
+            "reserve": self._reserve.status(),
             "refill": self._floor.manners,
             "memory": memory_status(),
             "workers": [worker.status() for worker in self._supervisor.workers],

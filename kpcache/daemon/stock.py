@@ -5,7 +5,7 @@ is no checkpoint at which a cancellation could come between. Pairs leave a ready
 and by their age in ``retire``.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
 
@@ -201,6 +201,21 @@ class Stock:
         pool.ages_of(shard).add(now, count)
         pool.reached = max(pool.reached, pool.book.available)
         pool.desk.made(count, max(pool.target - pool.book.available, 0))
+        self._serve_waiters(pool, now)
+        self._draw_ahead(pool, now)
+
+    def restore(self, shard: int, spec: str, ages_s: Sequence[float]) -> None:
+        """A shard holds pairs again that waited out a restart in the reserve, of these ages, oldest first.
+
+        They may be more than the target, and are kept all the same.
+        """
+        pool, now = self.pools[spec], self._clock()
+        pool.book.restore(len(ages_s))
+        pool.held[shard] = pool.held.get(shard, 0) + len(ages_s)
+        line = pool.ages_of(shard)
+        for age_s in ages_s:
+            line.add(now - age_s, 1)
+        pool.reached = max(pool.reached, pool.book.available)
         self._serve_waiters(pool, now)
         self._draw_ahead(pool, now)
 

@@ -17,6 +17,7 @@ from kpcache.daemon.fence import Fence
 from kpcache.daemon.floor import Floor, ShardFaultError
 from kpcache.daemon.notices import log
 from kpcache.daemon.reports import Reports
+from kpcache.daemon.reserve import Reserve
 from kpcache.daemon.shard_link import ShardLink
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.watch import watch_makers
@@ -42,11 +43,19 @@ class MakerSettings(NamedTuple):
 
 
 class Supervisor:
-    """All workers. ``placement[i]`` is how many makers shard i has."""
+    """All workers. ``placement[i]`` is how many makers shard i has; ``reserve`` is what a shard is told of
+    the reserve in a generation, None where there is none."""
 
-    def __init__(self, placement: list[int], makers: MakerSettings, fence: Fence) -> None:
+    def __init__(
+        self,
+        placement: list[int],
+        makers: MakerSettings,
+        fence: Fence,
+        reserve: Callable[[int], dict[str, Any] | None],
+    ) -> None:
         self._maker_settings = makers
         self._fence = fence
+        self._told_of_reserve = reserve
         self.shards = [Worker("shard", shard) for shard in range(len(placement))]
         self.makers = {
             (shard, maker): Worker("maker", shard, maker)
@@ -63,15 +72,16 @@ class Supervisor:
         self._reports: Reports
         self._stock: Stock
         self._floor: Floor
+        self._reserve: Reserve
         self._nursery: trio.Nursery
 
     @property
     def workers(self) -> list[Worker]:
         return [*self.shards, *self.makers.values()]
 
-    async def run(self, stock: Stock, floor: Floor) -> None:
+    async def run(self, stock: Stock, floor: Floor, reserve: Reserve) -> None:
         """Keep all workers until cancelled; when this returns, none is left."""
-        self._stock, self._floor = stock, floor
+        self._stock, self._floor, self._reserve = stock, floor, reserve
         self._reports = Reports(stock, floor, self.makers)
         async with trio.open_nursery() as self._nursery:
             for worker in self.shards:
@@ -168,7 +178,8 @@ class Supervisor:
             "generation": self._fence.number,
             "guard": [source.mode, source.path],
         }
-        return {"shard": shard, "version": __version__, "maker": maker}
+        reserve = self._told_of_reserve(self._fence.number)
+        return {"shard": shard, "version": __version__, "maker": maker, "reserve": reserve}
 
     def _lose_shard(self, shard: int) -> None:
         del self._links[shard]
@@ -181,6 +192,7 @@ class Supervisor:
     def _lose_pairs(self, shard: int, reason: str) -> None:
         self._floor.lose_shard(shard, reason)
         self._stock.lose_shard(shard, reason)
+        self._reserve.lose_shard(shard)
 
     async def _back_off(self, worker: Worker, reason: str) -> None:
         """Wait until the worker may start again."""
@@ -214,6 +226,7 @@ class Supervisor:
         for shard, maker in self.makers:
             if shard == worker.shard:
                 self._start_maker(self.makers[shard, maker])
+        self._reserve.shard_up(worker.shard)
 
     def _start_maker(self, maker: Worker) -> None:
         maker.start()
@@ -266,4 +279,11 @@ class Supervisor:
         if self._links.get(maker.shard) is link:  # else its shard has died as well and restarts it
             self._start_maker(maker)
 
-    _HANDLERS: ClassVar[dict[str, Callable[..., None]]] = {"ready": _on_ready, "maker": _on_maker}
+    def _on_restored(self, worker: Worker, name: str, rows: list[Any] | None) -> None:
+        self._reserve.opened(worker.shard, name, rows)
+
+    _HANDLERS: ClassVar[dict[str, Callable[..., None]]] = {
+        "ready": _on_ready,
+        "maker": _on_maker,
+        "restored": _on_restored,
+    }

@@ -3,6 +3,8 @@
 - ``shard``     holds pairs and answers draws at once, at normal priority; starts and ends its makers.
 - ``maker``     a child of a shard, in the idle scheduling class: makes pairs, checks them, hands them over.
 - ``holding``   the pairs of one shard: unrecorded, held, forgotten.
+- ``sealing``   how they are sealed when the daemon is gone, and opened for the next one; ``reserve_folder``
+  is where they lie meanwhile.
 - ``crew``      one maker as its shard sees it: process, pipe, order in work.
 - ``generate``  how a pair of each spec is made.
 - ``generation`` which life of its virtual machine a process is in, so that no key outlives it.
@@ -16,19 +18,23 @@
 Two programs, because one that both makes and holds would answer a draw only when its key is done and a
 CPU is idle. Both are exec'd with ``-P``, a scrubbed environment and the root folder as their own, so that
 nothing lying about where the daemon was started can run in them. Neither imports trio or boto3; a shard
-does not import cryptography either.
+imports cryptography when it has said that it is ready, and only if there is a reserve.
 
 What is said over the pipes, as frames of ``core/pipe``; ``maker`` is a maker's number within its shard:
 
-- daemon to shard: ``["init", {"shard", "version", "maker"}]`` first, once, where "maker" is what its makers
-  are to be told; ``["start_maker", maker]``; ``["make", maker, order, spec, count]``, two orders per maker at
-  most; ``["end"]``: forget all that is held, and end;
+- daemon to shard: ``["init", {"shard", "version", "maker", "reserve"}]`` first, once, where "maker" is what
+  its makers are to be told and "reserve" ``{"folder", "key", "boot", "machine", "generation", "life"}``
+  (``core/segment``) or None; ``["start_maker", maker]``; ``["make", maker, order, spec, count]``, two orders
+  per maker at most; ``["end"]``: forget all that is held, and end;
   ``["verdict", [serial, ...], [serial, ...]]``, recorded and refused; ``["draw", draw, spec, count]``;
-  ``["burn", spec, count]``, the oldest held.
+  ``["burn", spec, count]``, the oldest held; ``["restore", name, key, segment]``, to which a verdict comes as
+  to new pairs.
 - shard to daemon: ``["ready"]``; ``["maker", maker, "up" | "lost", pid, reason]``, a lost maker's order being
   void; ``["made", maker, order, spec, [[serial, [tag, ...], public], ...], keygen_s]``; ``["unsound", maker,
   order, spec, count, reason]``; ``["done", maker, order]``; ``["batch", draw, sequence, spec, [[serial,
-  generation, private, public, digest], ...]]``, as many pairs as were held and at most those asked for.
+  generation, private, public, digest], ...]]``, as many pairs as were held and at most those asked for;
+  ``["restored", name, [[serial, spec, tags, age_s], ...]]``, the tags of a pair end to end, or None in place
+  of the rows for a segment that is damaged.
 - shard to maker: ``["init", {"tag_key", "scheduling", "generation", "guard", "max_keys", "max_age_s"}]``
   first, once; ``["make", order, spec, count]``. "guard" is the mode and path of a ``generation.Source``.
 - maker to shard: ``["ready"]``; ``["made", order, spec, [[generation, private, public, digest, [tag, ...]],
@@ -36,7 +42,8 @@ What is said over the pipes, as frames of ``core/pipe``; ``maker`` is a maker's 
   ``["spent"]``.
 
 Every pair of an order is in exactly one ``made`` or ``unsound``. ``keygen_s`` is CPU seconds to make and
-check the pairs that were told of since the last. The end of a pipe stops whoever reads from it.
+check the pairs that were told of since the last. The end of a pipe stops whoever reads from it; a shard that
+was not told to ``end`` seals what it holds first. So whoever distrusts a shard kills it before its pipe ends.
 """
 
 from typing import Final

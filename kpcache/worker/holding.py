@@ -4,20 +4,25 @@ Not a table of states: the daemon keeps the life of every pair (``core/pool``). 
 """
 
 from collections import deque
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from kpcache.core.segment import Row
 
 # Well under a frame's limit (core/pipe), so that a batch always fits one frame.
 _MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
 
 
 class HeldPair(NamedTuple):
-    """One pair as it travels in a batch. ``serial`` is unique within one shard process."""
+    """One pair. ``serial`` is unique within one shard process. What follows is ``segment.Row``'s, of which a
+    batch has the first four."""
 
     serial: int
     generation: int
     private: bytes
     public: bytes
     digest: bytes
+    tags: bytes
+    made_s: float
 
     def __repr__(self) -> str:
         return f"<HeldPair {self.serial}>"
@@ -36,11 +41,16 @@ class Holding:
         self._unrecorded: dict[int, tuple[str, HeldPair]] = {}
         self._held: dict[str, deque[HeldPair]] = {}
 
-    def add(self, spec: str, generation: int, private: bytes, public: bytes, digest: bytes) -> int:
+    @property
+    def size(self) -> int:
+        """Pairs that are here, unrecorded ones included."""
+        return len(self._unrecorded) + sum(map(len, self._held.values()))
+
+    def add(self, row: Row) -> int:
         """Take in a sound pair, not to be drawn before ``record``; returns its serial number."""
         serial = self._next_serial
         self._next_serial += 1
-        self._unrecorded[serial] = (spec, HeldPair(serial, generation, private, public, digest))
+        self._unrecorded[serial] = (row.spec, HeldPair(serial, *row[1:]))
         return serial
 
     def record(self, serials: list[int]) -> None:
@@ -82,3 +92,27 @@ class Holding:
         held = self._held.get(spec, deque())
         for _ in range(min(count, len(held))):
             held.popleft()
+
+    def take_oldest(self, spec: str) -> HeldPair | None:
+        """Forget the oldest held pair and return it; None if none is held."""
+        held = self._held.get(spec)
+        return held.popleft() if held else None
+
+
+def is_pair(pair: Any) -> bool:
+    """Whether a row of a maker's ``made`` is one."""
+    if not isinstance(pair, list) or len(pair) != 5:
+        return False
+    generation, *parts, tags = pair
+    return (
+        isinstance(generation, int)
+        and all(isinstance(part, bytes) for part in parts)
+        and isinstance(tags, list)
+        and all(isinstance(tag, bytes) for tag in tags)
+    )
+
+
+def row_of(spec: str, pair: list[Any], made_s: float) -> Row:
+    """Such a row, as it is kept."""
+    generation, private, public, digest, tags = pair
+    return Row(spec, generation, private, public, digest, b"".join(tags), made_s)

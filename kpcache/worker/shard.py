@@ -1,8 +1,8 @@
 """A shard: holds its part of every pool, answers draws at once, starts and ends the makers that fill it.
 
-Its stdin is a socket pair to the daemon; when that ends, so do its makers and then itself. It ignores
-SIGTERM and SIGINT, which reach it when someone stops the whole group: the daemon decides when it stops.
-One thread, one loop; nothing in it waits for a maker.
+Its stdin is a socket pair to the daemon; when that ends, so do its makers, and it seals what it holds and
+ends itself. It ignores SIGTERM and SIGINT, which reach it when someone stops the whole group: the daemon
+decides when it stops. One thread, one loop; nothing in it waits for a maker.
 
 What is said over the pipe: ``worker/__init__``.
 """
@@ -12,14 +12,21 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from kpcache import __version__
 from kpcache.core.pipe import FrameReader, PipeError, encode
+from kpcache.core.segment import SegmentError
 from kpcache.worker import RESTARTED, SPENT, process
 from kpcache.worker.crew import Maker, Order
-from kpcache.worker.holding import Holding, HoldingError
+from kpcache.worker.holding import Holding, HoldingError, is_pair, row_of
+from kpcache.worker.reserve_folder import UnfitFolderError
+
+if TYPE_CHECKING:
+    from kpcache.worker.sealing import Sealer
 
 _RECEIVE_BYTES: Final = 65536
 # How long a stopping shard waits for its killed makers, so that none is left behind; they take
@@ -51,6 +58,7 @@ class Shard:
         self._makers: dict[int, Maker] = {}
         self._maker_init: list[Any] = []  # empty until the daemon's init has come
         self._restart: set[int] = set()
+        self._sealer: Sealer | None = None
         self._unsent = bytearray()
         self._watch(daemon.fileno(), self._read_daemon)
 
@@ -64,6 +72,13 @@ class Shard:
                 if self._selector.get_map().get(key.fd) is key:
                     key.data()
                     self._flush()
+
+    def seal(self) -> None:
+        """The daemon is gone: have what is held wait for the next one, if there is a place for it."""
+        for maker in self._makers.values():
+            maker.end()  # at once: they use the CPU
+        if self._sealer is not None:
+            self._sealer.seal(self._holding)
 
     def stop(self) -> None:
         """End all makers and reap them. The shard is of no more use."""
@@ -92,9 +107,19 @@ class Shard:
             try:
                 self._daemon.sendall(unsent)
             except ConnectionError as error:
+                self._heed_last_words()
                 raise DaemonGoneError from error
 
     # The daemon's side
+
+    def _heed_last_words(self) -> None:
+        """Its end of the pipe is closed; what it said before that lies here, and may forbid to seal some
+        pairs, or all. A draw is void: nobody would have the pairs."""
+        with suppress(OSError):
+            while data := self._daemon.recv(_RECEIVE_BYTES):
+                for message in self._reader.feed(data):
+                    if message[0] in ("verdict", "burn", "end"):
+                        self._obey(message)
 
     def _read_daemon(self) -> None:
         try:
@@ -111,7 +136,10 @@ class Shard:
 
     def _init(self, message: list[Any]) -> None:
         match message:
-            case ["init", {"version": version, "maker": dict(maker)}]:
+            case [
+                "init",
+                {"version": version, "maker": dict(maker), "shard": int(shard), "reserve": reserve},
+            ]:
                 if version != __version__:
                     raise process.StartError(
                         f"kpcache {__version__} was installed under a running daemon of another version: "
@@ -119,15 +147,26 @@ class Shard:
                     )
                 self._maker_init = ["init", maker]
                 self._tell("ready")
+                self._flush()
+                if reserve is not None:
+                    self._prepare_to_seal(reserve, shard)
             case _:
                 raise DefectError("the first message is no init")
+
+    def _prepare_to_seal(self, reserve: dict[str, Any], shard: int) -> None:
+        from kpcache.worker.sealing import sealer  # and with it cryptography: see there
+
+        try:
+            self._sealer = sealer(reserve, shard)
+        except UnfitFolderError as error:
+            print(f"what it holds will not wait out a restart: {error}", file=sys.stderr, flush=True)
 
     def _obey(self, message: list[Any]) -> None:
         match message:
             case ["draw", int(draw), str(spec), int(count)]:
                 # Forgotten by the shard when this returns, and only then written.
                 sequence, batch = self._holding.draw(spec, count)
-                self._tell("batch", draw, sequence, spec, batch)
+                self._tell("batch", draw, sequence, spec, [pair[:5] for pair in batch])
             case ["burn", str(spec), int(count)]:
                 self._holding.burn(spec, count)
             case ["verdict", list(recorded), list(refused)]:
@@ -139,10 +178,23 @@ class Shard:
                     maker.give(Order(order, spec, count))
             case ["start_maker", int(number)]:
                 self._start_maker(number)
+            case ["restore", str(name), bytes(key), bytes(data)]:
+                self._tell("restored", name, self._restore(data, key))
             case ["end"]:
                 raise EndedError
             case _:
                 raise DefectError("a message that a shard does not know")
+
+    def _restore(self, data: bytes, key: bytes) -> list[list[Any]] | None:
+        """Take in the pairs of a segment, not to be drawn before the verdict; None if it is damaged."""
+        from kpcache.worker.sealing import open_segment
+
+        try:
+            rows = open_segment(data, key)
+        except SegmentError:
+            return None
+        now = _since_boot_s()
+        return [[self._holding.add(row), row.spec, row.tags, max(now - row.made_s, 0.0)] for row in rows]
 
     # The makers' side
 
@@ -172,9 +224,10 @@ class Shard:
         if maker.ending:
             return
         match message:
-            case ["made", order, str(spec), list(pairs), float(keygen_s)] if all(map(_is_pair, pairs)):
+            case ["made", order, str(spec), list(pairs), float(keygen_s)] if all(map(is_pair, pairs)):
                 if maker.account(order, spec, len(pairs)):
-                    kept = [[self._holding.add(spec, *pair[:4]), pair[4], pair[2]] for pair in pairs]
+                    now = _since_boot_s()
+                    kept = [[self._holding.add(row_of(spec, pair, now)), pair[4], pair[2]] for pair in pairs]
                     self._tell("made", maker.number, order, spec, kept, keygen_s)
             case ["unsound", order, str(spec), int(count), str(reason)]:
                 if maker.account(order, spec, count):
@@ -207,16 +260,9 @@ class Shard:
             self._start_maker(maker.number)
 
 
-def _is_pair(pair: Any) -> bool:
-    if not isinstance(pair, list) or len(pair) != 5:
-        return False
-    generation, *parts, tags = pair
-    return (
-        isinstance(generation, int)
-        and all(isinstance(part, bytes) for part in parts)
-        and isinstance(tags, list)
-        and all(isinstance(tag, bytes) for tag in tags)
-    )
+def _since_boot_s() -> float:
+    """The clock that one boot's processes share, and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def main() -> int:
@@ -230,8 +276,10 @@ def main() -> int:
         process.protect("kpcache-shard")
         shard = Shard(socket.socket(fileno=0))
         shard.run()
-    except (DaemonGoneError, EndedError):
+    except EndedError:
         return 0
+    except DaemonGoneError:
+        return _sealed(shard)
     except process.StartError as error:
         print(error, file=sys.stderr)
         return process.EXIT_CANNOT_START
@@ -241,6 +289,16 @@ def main() -> int:
     finally:
         if shard is not None:
             shard.stop()
+
+
+def _sealed(shard: Shard | None) -> int:
+    try:
+        if shard is not None:
+            shard.seal()
+    except OSError as error:
+        with suppress(OSError):  # a daemon that was killed reads no more
+            print(f"not all that it held could be sealed: {error.strerror}", file=sys.stderr, flush=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kpcache.core.segment import Row
 from kpcache.worker.holding import HeldPair, Holding, HoldingError
 
 SPECS = ("ECC_NIST_P256", "ECC_NIST_EDWARDS25519")
@@ -19,7 +20,7 @@ events = st.lists(
 
 
 def add(holding: Holding, spec: str) -> int:
-    return holding.add(spec, 0, b"private", b"public", b"digest")
+    return holding.add(Row(spec, 0, b"private", b"public", b"digest", b"tags", 1.0))
 
 
 @given(events)
@@ -85,10 +86,22 @@ def test_a_verdict_on_something_else_is_refused(serial: object) -> None:
 def test_a_batch_fits_a_frame_and_the_rest_stays() -> None:
     holding = Holding()
     huge = b"x" * (3 * 1024 * 1024)
-    holding.record([holding.add(SPECS[0], 0, huge, b"", b"") for _ in range(5)])
+    holding.record([holding.add(Row(SPECS[0], 0, huge, b"", b"", b"", 1.0)) for _ in range(5)])
     assert [pair.serial for pair in holding.draw(SPECS[0], 5)[1]] == [1, 2, 3]
     assert [pair.serial for pair in holding.draw(SPECS[0], 5)[1]] == [4, 5]
 
 
 def test_its_pairs_show_no_key_material() -> None:
-    assert repr(HeldPair(3, 0, b"private", b"public", b"digest")) == "<HeldPair 3>"
+    assert repr(HeldPair(3, 0, b"private", b"public", b"digest", b"tags", 1.0)) == "<HeldPair 3>"
+
+
+def test_what_is_taken_for_the_reserve_is_the_oldest_held_and_gone() -> None:
+    holding = Holding()
+    serials = [add(holding, SPECS[0]) for _ in range(3)]
+    add(holding, SPECS[0])
+    holding.record(serials)
+    assert holding.size == 4
+    taken = [holding.take_oldest(SPECS[0]) for _ in range(4)]
+    assert [pair and pair.serial for pair in taken] == [*serials, None]
+    assert holding.draw(SPECS[0], 9)[1] == []
+    assert holding.size == 1

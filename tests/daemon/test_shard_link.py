@@ -12,6 +12,7 @@ import trio
 from kpcache.daemon import shard_link
 from kpcache.daemon.floor import ShardFaultError
 from kpcache.daemon.shard_link import ShardLink
+from kpcache.daemon.watch import process_state
 from kpcache.worker import process as worker_process
 from tests.fakes import real_clock
 
@@ -142,6 +143,33 @@ async def test_when_its_pipe_closes_a_shard_gets_time_to_end_and_is_killed_after
             await up.wait()
             nursery.cancel_scope.cancel()
         assert is_gone(link)
+
+
+@real_clock
+async def test_a_shard_at_fault_is_killed_before_its_pipe_ends(
+    program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of its pipe would have it seal what it holds."""
+    program("hear(); say('up'); hear()")
+    up = trio.Event()
+    link = ShardLink(0, lambda _: up.set())
+    link.send(["init", {}])
+    states: list[str] = []
+    closing = trio.lowlevel.notify_closing
+
+    def look_and_close(sock: object) -> None:
+        deadline = time.monotonic() + 5
+        while (found := process_state(link.pid or 0)) and found[0] != "Z" and time.monotonic() < deadline:
+            time.sleep(0.001)
+        states.append(found[0] if found else "gone")
+        closing(sock)  # type: ignore[arg-type]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run)
+        await up.wait()
+        monkeypatch.setattr(trio.lowlevel, "notify_closing", look_and_close)
+        link.give_up("is not to be trusted")
+    assert states[:1] in (["Z"], ["gone"])
 
 
 @real_clock

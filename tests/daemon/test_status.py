@@ -10,7 +10,7 @@ from kpcache.daemon.ledger import Ledger
 from kpcache.daemon.pools import PoolPlan
 from kpcache.daemon.status import StatusMaker
 from kpcache.daemon.supervisor import Supervisor
-from tests.fakes import SPEC, FakeShards, mock_clock
+from tests.fakes import SPEC, FakeShards, mock_clock, no_reserve
 
 
 @mock_clock
@@ -22,7 +22,16 @@ async def test_it_shows_the_pools_the_clients_the_ledger_and_the_alarm() -> None
     floor = cast(Floor, SimpleNamespace(manners=manners))
     supervisor = cast(Supervisor, SimpleNamespace(workers=[]))
     maker = StatusMaker(
-        shards.stock, supervisor, gate, shards.stock.fence, floor, ledger, alarm, dict, "full"
+        shards.stock,
+        supervisor,
+        gate,
+        shards.stock.fence,
+        floor,
+        ledger,
+        alarm,
+        no_reserve(shards.stock),
+        dict,
+        "full",
     )
     maker.watch_clients(lambda: 3, lambda: {"cut": 2, "notifications": 5})
     before = maker.status()
@@ -35,5 +44,6 @@ async def test_it_shows_the_pools_the_clients_the_ledger_and_the_alarm() -> None
     assert (status["connections"], status["clients"]) == (3, {"cut": 2, "notifications": 5})
     assert status["refill"] == manners
     assert (status["ledger"], status["alarm"], status["issuing"]) == ({"tags": 5}, None, True)
+    assert (status["reserve"]["on"], status["reserve"]["why"]) == (False, "none is wanted here")
     gate.ledger_down = True
     assert not maker.status()["issuing"]

@@ -41,7 +41,8 @@ from tests.fakes import (
     book_is_balanced,
     fake_pair,
     mock_clock,
-)  # fmt: skip
+    no_reserve,
+)
 
 # What the pipe takes for a shard's fault; anything else would be raised through the whole daemon.
 FAULTS = (ShardFaultError, IllegalMoveError, ValueError, TypeError, LookupError)
@@ -142,7 +143,7 @@ async def house(
         return links[shard]
 
     monkeypatch.setattr(supervisor_module, "ShardLink", make_link)
-    supervisor = Supervisor(placement or [1], SETTINGS, Fence(FakeSource()))
+    supervisor = Supervisor(placement or [1], SETTINGS, Fence(FakeSource()), told_of_reserve)
     ledger = FakeLedger()
     floor: Floor
     stock = Stock(
@@ -156,7 +157,7 @@ async def house(
     makers = sum(placement or [1])
     floor = Floor(stock, Planner(stock.pools, makers), Brakes(100, 1, makers, None), supervisor.send, ledger)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(supervisor.run, stock, floor)
+        nursery.start_soon(supervisor.run, stock, floor, no_reserve(stock))
         nursery.start_soon(floor.run)
         await trio.testing.wait_all_tasks_blocked()
         yield House(supervisor, stock, floor, links, starts, ledger)
@@ -165,6 +166,10 @@ async def house(
 
 
 SETTINGS = MakerSettings(bytes(range(32)), "idle", 1000, 60.0)
+
+
+def told_of_reserve(generation: int) -> dict[str, int]:
+    return {"generation": generation}
 
 
 def answer_draw(link: FakeLink, sequence: int, change: int = 0) -> None:
@@ -183,6 +188,7 @@ async def test_a_pair_goes_from_an_order_to_the_ready_set(monkeypatch: pytest.Mo
         assert link.told("init")[0][0] == {
             "shard": 0, "version": __version__,
             "maker": {**SETTINGS._asdict(), "generation": 0, "guard": ["stand-in", "/a/file"]},
+            "reserve": {"generation": 0},
         }  # fmt: skip
         assert link.told("make") == []  # nothing is ordered of a maker that is not up
         it.shard_up()

@@ -42,6 +42,7 @@ class ShardDriver:
         cwd: Path | str = "/",
         inherit: dict[str, str] | None = None,
         prefix: Sequence[str] = (),
+        reserve: dict[str, Any] | None = None,
     ) -> None:
         self.pipe, theirs = socket.socketpair()
         self.pipe.settimeout(ANSWER_TIMEOUT_S)
@@ -61,6 +62,7 @@ class ShardDriver:
             "shard": 0,
             "version": version,
             "maker": maker_settings(scheduling),
+            "reserve": reserve,
         }
         self.send("init", init)
 

@@ -43,7 +43,8 @@ class InProcess:
         self._shard = Shard(self._theirs)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
-        self.send("init", {"shard": 0, "version": __version__, "maker": maker_settings("normal")})
+        told = {"shard": 0, "version": __version__, "maker": maker_settings("normal"), "reserve": None}
+        self.send("init", told)
         assert self.receive() == ["ready"]
 
     def _run(self) -> None:

@@ -1,0 +1,17 @@
+"""What the ledger knows of the reserve: the segments that were claimed, and whose pairs are recorded.
+
+A claim is one row, durable before anything in the segment is read. Rows are never removed: there is one for
+each segment that ever waited out a restart, some ten with every restart.
+"""
+
+from typing import Final
+
+from kpcache.daemon.ledger_schema import NUMBERS, TAG
+
+# Made where there is none: a ledger that was begun before there was a reserve is as good.
+CREATE: Final = """CREATE TABLE IF NOT EXISTS segments (
+    name TEXT PRIMARY KEY, life INTEGER NOT NULL, minute INTEGER NOT NULL) WITHOUT ROWID"""
+# One row, if the name is new; none, if it is there.
+CLAIM: Final = "INSERT INTO segments VALUES (?, ?, ?) ON CONFLICT DO NOTHING RETURNING name"
+# Which of many tags are not recorded, in one statement: see ``ledger_schema``.
+UNKNOWN: Final = f"{NUMBERS} SELECT i FROM n WHERE NOT EXISTS (SELECT 1 FROM tags WHERE tag = {TAG})"  # noqa: S608 - constants of ours
