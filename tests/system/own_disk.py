@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 _UNSHARE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 
 
-def run(module: str, folder: Path, timeout_s: float) -> "subprocess.CompletedProcess[str]":
-    """``python -m module folder``, which mounts there. Where that is not allowed, the test is skipped."""
+def run(module: str, folder: Path, timeout_s: float, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """``python -m module folder arguments``, which mounts there. Where it may not, the test is skipped."""
     trial = [*_UNSHARE, "mount", "-t", "tmpfs", "kpcache-test", str(folder)]
     try:
         tried = subprocess.run(trial, capture_output=True, text=True, check=False)
@@ -22,6 +22,6 @@ def run(module: str, folder: Path, timeout_s: float) -> "subprocess.CompletedPro
     if tried.returncode:
         pytest.skip(f"a full disk was NOT tested: mounting is not allowed here: {tried.stderr.strip()}")
     return subprocess.run(
-        [*_UNSHARE, sys.executable, "-m", module, str(folder)],
+        [*_UNSHARE, sys.executable, "-m", module, str(folder), *arguments],
         capture_output=True, text=True, check=False, timeout=timeout_s, cwd=ROOT,
     )  # fmt: skip

@@ -1,0 +1,75 @@
+"""A name is claimed once, whatever becomes of the process; and the ledger tells which pairs it knows."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kpcache.daemon.ledger_file import LedgerUnavailableError
+from tests.ledgers import Disk, close_all, open_file, record, tag
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_open() -> Iterator[None]:
+    yield
+    close_all()
+
+
+def test_a_name_is_claimed_once_and_a_restart_does_not_forget_it(tmp_path: Path) -> None:
+    file = open_file(tmp_path)
+    assert file.life == 1
+    assert file.claim("one.segment")
+    assert not file.claim("one.segment")
+    assert file.claim("other.segment")
+    file.close()
+    again = open_file(tmp_path, file.id)
+    assert again.life == 2
+    assert not again.claim("one.segment")
+    with sqlite3.connect(tmp_path / "ledger.db") as look:
+        rows = look.execute("SELECT name, life FROM segments ORDER BY name").fetchall()
+    look.close()
+    assert rows == [("one.segment", 1), ("other.segment", 1)]
+
+
+def test_a_claim_is_durable_when_it_is_told(tmp_path: Path) -> None:
+    """Committed, and by a connection that syncs each commit."""
+    disk = Disk()
+    file = open_file(tmp_path, disk=disk)
+    assert file.claim("one.segment")
+    with sqlite3.connect(f"file:{tmp_path / 'ledger.db'}?mode=ro", uri=True) as look:
+        assert look.execute("SELECT count(*) FROM segments").fetchone() == (1,)
+    look.close()
+    assert "PRAGMA synchronous = FULL" in disk.statements
+
+
+@pytest.mark.parametrize("lands", [False, True])
+def test_a_claim_that_fails_is_told_and_stands_if_it_had_landed(tmp_path: Path, lands: bool) -> None:
+    disk = Disk()
+    file = open_file(tmp_path, disk=disk)
+    disk.error, disk.lands = "disk I/O error", lands
+    with pytest.raises(LedgerUnavailableError, match="disk I/O error"):
+        file.claim("one.segment")
+    disk.error = ""
+    assert file.claim("one.segment") is not lands
+
+
+def test_the_indexes_of_tags_that_are_not_recorded(tmp_path: Path) -> None:
+    file = open_file(tmp_path)
+    record(file, [1, 2], [3, 4])
+    assert file.unknown([]) == set()
+    assert file.unknown([tag(1), tag(2), tag(3), tag(4)]) == set()
+    assert file.unknown([tag(9), tag(1), tag(8), tag(4), tag(9)]) == {0, 2, 4}
+    assert file.unknown([tag(n) for n in range(2000)]) == {0, *range(5, 2000)}
+
+
+def test_a_ledger_that_was_begun_before_there_was_a_reserve_gets_its_table(tmp_path: Path) -> None:
+    file = open_file(tmp_path)
+    record(file, [1])
+    file.close()
+    with sqlite3.connect(tmp_path / "ledger.db") as old:
+        old.execute("DROP TABLE segments")
+    old.close()
+    again = open_file(tmp_path, file.id)
+    assert again.claim("one.segment")
+    assert (again.rows, again.rolled_back) == (1, "")
