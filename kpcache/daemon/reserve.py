@@ -72,8 +72,8 @@ class _Seat:
 
 
 class Reserve:
-    """``generation()`` is the machine's now. ``send(shard, message)`` writes to a shard. ``forbidden()`` is one
-    of ``segment.REASONS`` while nothing may be restored, else empty. All is synchronous but ``run``."""
+    """``generation()`` is the machine's now. ``send(shard, message)`` writes to a shard. ``forbidden()`` is
+    one of ``segment.REASONS`` while nothing may be restored, else empty. All is synchronous but ``run``."""
 
     def __init__(
         self,

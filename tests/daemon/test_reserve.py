@@ -43,13 +43,16 @@ class House:
         self.steps: list[str] = []
         self.sent: list[tuple[int, list[Any]]] = []
         self.reason = ""
+        self.generation = 0
         plans = {SPEC: PoolPlan(8, 2, 100.0), RSA: PoolPlan(8, 2), "RSA_3072": PoolPlan(0, 0)}
         self.shards = FakeShards(plans)
         self.stock = self.shards.stock
         self.ledger = Claims(self)
         setup = Setup(path, "", folder, BOOT, MACHINE, LIFE, b"s" * 32)
         self.setup = setup
-        self.reserve = Reserve(setup, 0, self.stock, self._send, self.ledger, lambda: self.reason, shards)
+        self.reserve = Reserve(
+            setup, lambda: self.generation, self.stock, self._send, self.ledger, lambda: self.reason, shards
+        )
 
     def _send(self, shard: int, message: list[Any]) -> None:
         self.steps.append(message[0])
@@ -238,6 +241,22 @@ async def test_an_alarm_that_is_raised_meanwhile_stops_what_is_under_way(it: Hou
     await it.settle()
     assert it.verdicts() == []
     assert it.reserve.status()["dropped_segments"] == {"alarm": 2}
+
+
+@on_house
+async def test_a_machine_that_is_copied_meanwhile_has_none_of_it(it: House) -> None:
+    first, second = it.put(), it.put()
+    await start(it)
+    it.ledger.go = trio.Event()
+    it.reserve.opened(0, first, [it.row(1)])
+    await it.settle()
+    it.generation = 1
+    it.ledger.go.set()
+    await it.settle()
+    assert it.verdicts() == []
+    assert it.given() == [first]
+    assert not (it.path / second).exists()
+    assert it.reserve.status()["dropped_segments"] == {"generation": 2}
 
 
 @on_house

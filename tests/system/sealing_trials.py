@@ -25,7 +25,10 @@ PER_SEGMENT = 1788  # of the smallest pairs there are
 
 
 def told(folder: Path) -> dict[str, Any]:
-    return {"folder": str(folder), "key": KEY, "boot": PLACE.boot, "machine": PLACE.machine, "life": 3}
+    return {
+        "folder": str(folder), "key": KEY, "boot": PLACE.boot, "machine": PLACE.machine,
+        "generation": PLACE.generation, "life": 3,
+    }  # fmt: skip
 
 
 def sealed(folder: Path) -> list[Row]:

@@ -47,4 +47,4 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     with running(tmp_path, pools(ECC_NIST_P256=16)) as daemon:
         daemon.wait_full()
         status = daemon.status()["reserve"]
-        assert (status["on"], "cannot be made (File exists)" in status["why"]) == (False, True), status
+        assert (status["on"], "is not a folder" in status["why"]) == (False, True), status
