@@ -53,6 +53,7 @@ REASONS: Final = frozenset(
         "generation",  # sealed in another life of the VM
         "ledger_rolled_back",  # the ledger may have lost the claim, or the pairs
         "no_pool",  # its spec has no pool any more
+        "quiesced",  # a snapshot of the machine is to be taken: none of its copies is to have them
         "stale",  # of no earlier life of the daemon on this ledger
         "too_old",  # it is beyond its pool's max_age_s
         "unclaimed",  # the ledger or the folder failed when it was to be claimed and removed

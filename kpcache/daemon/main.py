@@ -167,8 +167,7 @@ class Daemon:
         )
         self._reserve = Reserve(
             reserve, self._generation, self._stock, self._supervisor.send, self._ledger,
-            lambda: "alarm" if self._alarm.stands else "ledger_rolled_back" if ledger.rolled_back else "",
-            workers.shards,
+            lambda: self._why_no_reserve(ledger), workers.shards,
         )  # fmt: skip
         alias = config.keyring.default_alias
         keyring = Keyring(vault.content, time.monotonic, os.urandom)
@@ -184,7 +183,7 @@ class Daemon:
             Incidents(self._alarm, self._ledger),
             Quiescence(
                 self._gate, self._stock, self._floor, self._supervisor, keyring, self._fence,
-                lambda: self._server.cut_unread(),
+                lambda: self._server.cut_unread(), lambda: self._reserve.drop_all("quiesced"),
             ),
         )  # fmt: skip
         self._server = Server(self._dispatcher, self._stock, self._limits)
@@ -286,11 +285,18 @@ class Daemon:
         self._stock.dismiss_queues(self._gate.refusal)
         self._stock.burn_ready("not_issuing")
         self._supervisor.replace_shards("the alarm was raised", "not_issuing")
+        self._reserve.drop_all("alarm")
 
     def _issue_again(self) -> None:
         """The alarm was cleared; what was on its way to the ready sets when it was raised is burnt too."""
         self._stock.burn_ready("not_issuing")
         self._floor.resume("alarm")
+
+    def _why_no_reserve(self, ledger: LedgerFile) -> str:
+        """Why nothing may be brought back now, one of ``segment.REASONS``; empty if it may."""
+        if self._gate.quiesced:
+            return "quiesced"
+        return "alarm" if self._alarm.stands else "ledger_rolled_back" if ledger.rolled_back else ""
 
     def _generation(self) -> int:
         """Of the machine, looked at anew."""

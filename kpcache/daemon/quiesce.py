@@ -36,8 +36,10 @@ class Quiescence:
         keyring: Keyring,
         fence: Fence,
         cut_unread: Callable[[], None],
+        drop_reserve: Callable[[], None],
     ) -> None:
-        """``cut_unread`` cuts the connections of clients who do not read answers with pairs in them."""
+        """``cut_unread`` cuts the connections of clients who do not read answers with pairs in them;
+        ``drop_reserve`` deletes what is left of the reserve."""
         self._gate = gate
         self._stock = stock
         self._floor = floor
@@ -45,6 +47,7 @@ class Quiescence:
         self._keyring = keyring
         self._fence = fence
         self._cut_unread = cut_unread
+        self._drop_reserve = drop_reserve
 
     async def quiesce(self) -> tuple[dict[str, Any], list[str]]:
         """Refuse all requests for pairs, burn every pair, end all shards and makers, until ``resume``.
@@ -61,6 +64,7 @@ class Quiescence:
             await self._supervisor.end_workers("quiesced")
         except WorkersRemainError:
             raise _remains("a maker that was killed is still there: this machine is too busy") from None
+        self._drop_reserve()
         if not await self._all_read(UNREAD_TIMEOUT_S):
             self._cut_unread()
             if not await self._all_read(UNREAD_TIMEOUT_S):

@@ -93,6 +93,7 @@ class Reserve:
         self._forbidden = forbidden
         self._seats = [_Seat() for _ in range(shards)]
         self._seen: set[str] = set()
+        self._gone: set[str] = set()  # found, and then dropped by ``drop_all``
         self._waiting = 0  # segments found and not yet settled
         self._back = trio.Event()
         self._had: dict[tuple[int, int], int] = {}  # pairs, by the life and shard that sealed
@@ -129,6 +130,16 @@ class Reserve:
             books = [pool.book for pool in self._stock.pools.values()]
             pairs = sum(book.held + book.ready + book.in_hand for book in books)
             self._setup.folder.leave_note(EndNote(self._setup.life, pairs))
+
+    def drop_all(self, reason: str) -> None:
+        """Delete what lies there, whenever it came: at an alarm, or before a snapshot of the machine. What is
+        under way is stopped by ``forbidden``, and by the loss of its shard."""
+        if (folder := self._setup.folder) is None:
+            return
+        for name in folder.segments():
+            self._seen.add(name)
+            self._gone.add(name)
+            self._drop(folder, name, reason)
 
     # --- what the supervisor tells
 
@@ -214,7 +225,9 @@ class Reserve:
                 return
             await seat.up.wait()
             # While it cannot be claimed it is left for the next start.
-            if self._ledger.available and (reason := await self._bring_back(shard, folder, name, header)):
+            if name in self._gone:
+                pass
+            elif self._ledger.available and (reason := await self._bring_back(shard, folder, name, header)):
                 self._drop(folder, name, reason)
             self._waiting -= 1
             if self.restored and not self._waiting:

@@ -32,6 +32,7 @@ class Workers:
             cast(Any, keyring),
             bench.stock.fence,
             self._cut_unread,
+            lambda: self.story.append("reserve dropped"),
         )
 
     def _cut_unread(self) -> None:
@@ -64,7 +65,7 @@ async def test_all_pairs_are_burnt_and_none_is_given_until_it_is_resumed() -> No
         assert waiting[2] is None
         answer, told = await workers.quiescence.quiesce()
         assert (answer, told) == ({"Burnt": 39}, ["39 pairs burnt"])
-        assert workers.story == ["floor stopped: quiesced", "workers ended"]
+        assert workers.story == ["floor stopped: quiesced", "workers ended", "reserve dropped"]
         assert (it.book.ready, it.book.held, it.book.in_hand) == (0, 0, 0)
         error = (await it.peer.call(2, PAIR, {"KeyId": "alias/on", "KeyPairSpec": SPEC}))[2]
         assert (error["Code"], error["Reason"], error["RetryAfterSeconds"]) == (

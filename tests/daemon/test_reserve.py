@@ -244,6 +244,24 @@ async def test_an_alarm_that_is_raised_meanwhile_stops_what_is_under_way(it: Hou
 
 
 @on_house
+async def test_before_a_snapshot_all_is_deleted_what_waits_for_a_shard_too(it: House) -> None:
+    given, waiting = it.put(), it.put()
+    await start(it)
+    it.reason = "quiesced"
+    it.reserve.drop_all("quiesced")
+    it.reserve.lose_shard(0)
+    assert os.listdir(it.path) == []
+    it.put()
+    await trio.sleep(2 * FIRST_INTERVAL_S)
+    it.reason = ""
+    it.reserve.shard_up(0)
+    await trio.sleep(1)
+    assert it.given() == [given]
+    assert waiting not in it.ledger.claimed
+    assert it.reserve.status()["dropped_segments"] == {"quiesced": 2, "worker_lost": 1}
+
+
+@on_house
 async def test_a_machine_that_is_copied_meanwhile_has_none_of_it(it: House) -> None:
     first, second = it.put(), it.put()
     await start(it)

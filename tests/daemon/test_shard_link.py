@@ -145,12 +145,23 @@ async def test_when_its_pipe_closes_a_shard_gets_time_to_end_and_is_killed_after
         assert is_gone(link)
 
 
+def _give_up(link: ShardLink) -> None:
+    link.give_up("is not to be trusted")
+
+
+def _cannot_be_told(link: ShardLink) -> None:
+    """It says something, and then is not heard any more, before all that it is told fits its pipe."""
+    link.send(["draw", b"x" * 900_000])
+    link.end()
+
+
+@pytest.mark.parametrize("lose", [_give_up, _cannot_be_told])
 @real_clock
-async def test_a_shard_at_fault_is_killed_before_its_pipe_ends(
-    program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+async def test_a_shard_whose_pairs_are_burnt_is_killed_before_its_pipe_ends(
+    lose: Callable[[ShardLink], None], program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end of its pipe would have it seal what it holds."""
-    program("hear(); say('up'); hear()")
+    program("hear(); say('up'); pipe.recv(1); say('something'); time.sleep(60)")
     up = trio.Event()
     link = ShardLink(0, lambda _: up.set())
     link.send(["init", {}])
@@ -168,7 +179,7 @@ async def test_a_shard_at_fault_is_killed_before_its_pipe_ends(
         nursery.start_soon(link.run)
         await up.wait()
         monkeypatch.setattr(trio.lowlevel, "notify_closing", look_and_close)
-        link.give_up("is not to be trusted")
+        lose(link)
     assert states[:1] in (["Z"], ["gone"])
 
 
