@@ -110,7 +110,13 @@ def test_serve_starts_again_before_it_reads_anything_and_no_other_command_does(
 
     monkeypatch.setattr(os, "execve", execve)
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "kpcache", "serve"])
-    for command in (["check-config"], ["status"], ["ledger", "acknowledge"], ["wait"], ["get", "RSA_2048"]):
+    for command in (
+        ["check-config"],
+        ["status"],
+        ["ledger", "acknowledge"],
+        ["wait", "--timeout", "0"],
+        ["get", "RSA_2048"],
+    ):
         nowhere = ["/does/not/exist"] if command == ["check-config"] else ["--socket", "/does/not/exist"]
         assert main([*command, *nowhere]) in (2, 3)
     assert not started
