@@ -3,23 +3,22 @@
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import trio
 
 from kpcache.core.config import Config
-from kpcache.core.limits import Limits
 from kpcache.daemon.administrator import Administrator
 from kpcache.daemon.alarm import Alarm, Incidents
 from kpcache.daemon.aws_unlock import unlock_of
+from kpcache.daemon.descriptors import limits_of
 from kpcache.daemon.dispatcher import Dispatcher, Gate
+from kpcache.daemon.emergencies import Emergencies
 from kpcache.daemon.fence import Fence
 from kpcache.daemon.leaving import Leaving
 from kpcache.daemon.ledger import Ledger
@@ -49,8 +48,6 @@ DRAIN_MARGIN_S = 1.0
 # After the drain, for the workers' end and what the disk has to do: more than a slow one takes for a commit.
 LEAVE_S = 10.0
 PROGRESS_INTERVAL_S = 0.25
-# File descriptors that are not clients' connections: listeners, workers' pipes, the loop's own.
-_OWN_FDS = 256
 
 Listeners = list[tuple[socket.socket, Path]]  # the clients', then the administrators'
 
@@ -136,7 +133,7 @@ class Daemon:
         self._gate = Gate()
         self._told_to_stop = trio.Event()
         self._told_to_hurry = trio.Event()
-        self._limits = _limits(config)
+        self._limits = limits_of(config.requests)
         self._fence = Fence(*open_source(config.clone_guard.vmclock, config.clone_guard.kernel_log))
         reserve = open_reserve(
             config.daemon.runtime_dir,
@@ -153,7 +150,11 @@ class Daemon:
             self._fence,
             reserve.init,
         )
-        self._alarm = Alarm(self._gate, stop=self._stop_issuing, resume=self._issue_again)
+        self._alarm = Alarm(
+            self._gate,
+            stop=lambda: self._emergencies.stop_issuing(),
+            resume=lambda: self._emergencies.issue_again(),
+        )
         self._ledger = Ledger(
             ledger,
             fault=ledger_fault,
@@ -171,6 +172,9 @@ class Daemon:
         )  # fmt: skip
         alias = config.keyring.default_alias
         keyring = Keyring(vault.content, time.monotonic, os.urandom)
+        self._emergencies = Emergencies(
+            self._gate, self._stock, self._floor, self._supervisor, self._reserve, keyring, self._fence
+        )
         self._status = StatusMaker(
             self._stock, self._supervisor, self._gate, self._fence, self._floor, self._ledger, self._alarm,
             self._reserve,
@@ -188,7 +192,7 @@ class Daemon:
         )  # fmt: skip
         self._server = Server(self._dispatcher, self._stock, self._limits)
         self._status.watch_clients(lambda: self._server.connections, self._server.clients)
-        self._fence.on_change(lambda: self._burn_copied(keyring))
+        self._fence.on_change(self._emergencies.burn_copied)
         self._ledger_is(not ledger_fault)
         if ledger.standing:
             self._alarm.find(ledger.standing, True)
@@ -279,18 +283,9 @@ class Daemon:
         await _first_of(self._server.wait_no_answers_owed, self._told_to_hurry.wait, timeout_s)
         self._floor.stop("drain")
 
-    def _stop_issuing(self) -> None:
-        """Fail closed, at the alarm: no pair made so far is ever issued, and their makers make no other."""
-        self._floor.stop("alarm")
-        self._stock.dismiss_queues(self._gate.refusal)
-        self._stock.burn_ready("not_issuing")
-        self._supervisor.replace_shards("the alarm was raised", "not_issuing")
-        self._reserve.drop_all("alarm")
-
-    def _issue_again(self) -> None:
-        """The alarm was cleared; what was on its way to the ready sets when it was raised is burnt too."""
-        self._stock.burn_ready("not_issuing")
-        self._floor.resume("alarm")
+    def _ledger_is(self, available: bool) -> None:
+        if self._config.ledger.when_unavailable == "stop":
+            self._emergencies.ledger_is(available)
 
     def _why_no_reserve(self, ledger: LedgerFile) -> str:
         """Why nothing may be brought back now, one of ``segment.REASONS``; empty if it may."""
@@ -302,22 +297,6 @@ class Daemon:
         """Of the machine, looked at anew."""
         self._fence.stands()
         return self._fence.number
-
-    def _burn_copied(self, keyring: Keyring) -> None:
-        """This machine was loaded from a snapshot: what it held then, another copy may hold as well."""
-        log.warning(
-            "this machine was copied, or restored from a snapshot: all pairs made before are burnt, and "
-            "their makers replaced (generation %d now, by %s)", self._fence.number, self._fence.source.mode,
-        )  # fmt: skip
-        self._stock.burn_ready("copied")
-        self._supervisor.replace_shards("the machine was copied", "copied")
-        keyring.new_epoch()
-
-    def _ledger_is(self, available: bool) -> None:
-        if self._config.ledger.when_unavailable == "stop":
-            self._gate.ledger_down = not available
-            if not available:
-                self._stock.dismiss_queues(self._gate.refusal)
 
 
 async def _first_of(
@@ -344,29 +323,3 @@ def _socket_paths(config: Config) -> list[tuple[Path, int]]:
 def _placement(shards: int, makers: int) -> list[int]:
     """How many makers each shard has: as even as can be."""
     return [makers // shards + (shard < makers % shards) for shard in range(shards)]
-
-
-def _limits(config: Config) -> Limits:
-    """The settings of [requests], with as many connections as there are file descriptors for."""
-    requests = config.requests
-    limits = Limits(
-        max_connections=requests.max_connections,
-        max_connections_per_uid=requests.max_connections_per_uid,
-        max_in_flight_per_connection=requests.max_in_flight_per_connection,
-        max_message_bytes=requests.max_message_bytes,
-        message_timeout_s=requests.message_timeout_s,
-        wait_timeout_s=requests.wait_timeout_s,
-        wait_when_dry=requests.on_dry == "wait",
-    )
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = requests.max_connections + _OWN_FDS
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed >= wanted:
-        return limits
-    log.warning(
-        "only %d file descriptors are allowed, so %d connections, not %d; raise LimitNOFILE to %d",
-        allowed, allowed - _OWN_FDS, requests.max_connections, wanted,
-    )  # fmt: skip
-    return replace(limits, max_connections=max(1, allowed - _OWN_FDS))

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpcache.core.config import Config, Defaults, load
-from kpcache.daemon.main import _limits, _placement, _socket_paths
+from kpcache.daemon.descriptors import limits_of
+from kpcache.daemon.main import _placement, _socket_paths
 from kpcache.daemon.notices import log_defect
 
 DEFAULTS = Defaults(socket="/run/x/kpcache.sock", state_dir="/s", runtime_dir="/r", usable_cpus=2)
@@ -54,13 +55,15 @@ def test_there_are_as_many_connections_as_descriptors(
     calls: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: calls.append(limits))
-    assert _limits(config()).max_connections == connections
+    assert limits_of(config().requests).max_connections == connections
     assert calls == ([] if raised_to is None else [(raised_to, hard)])
     assert ("LimitNOFILE" in caplog.text) == (connections < 12000)
 
 
 def test_the_settings_of_requests_become_limits() -> None:
-    limits = _limits(config(requests={"on_dry": "fail", "wait_timeout_s": 1.5, "max_message_bytes": 20000}))
+    limits = limits_of(
+        config(requests={"on_dry": "fail", "wait_timeout_s": 1.5, "max_message_bytes": 20000}).requests
+    )
     assert (limits.wait_when_dry, limits.wait_timeout_s, limits.max_message_bytes) == (False, 1.5, 20000)
 
 

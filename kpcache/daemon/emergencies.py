@@ -1,0 +1,62 @@
+"""What is done at once, and in which order, when pairs that are there must not be given out: nothing here
+waits."""
+
+from kpcache.daemon.dispatcher import Gate
+from kpcache.daemon.fence import Fence
+from kpcache.daemon.floor import Floor
+from kpcache.daemon.notices import log
+from kpcache.daemon.reserve import Reserve
+from kpcache.daemon.stock import Stock
+from kpcache.daemon.supervisor import Supervisor
+from kpcache.keyring import Keyring
+
+
+class Emergencies:
+    """The alarm, a copied machine, a ledger that cannot be written."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        stock: Stock,
+        floor: Floor,
+        supervisor: Supervisor,
+        reserve: Reserve,
+        keyring: Keyring,
+        fence: Fence,
+    ) -> None:
+        self._gate = gate
+        self._stock = stock
+        self._floor = floor
+        self._supervisor = supervisor
+        self._reserve = reserve
+        self._keyring = keyring
+        self._fence = fence
+
+    def stop_issuing(self) -> None:
+        """Fail closed, at the alarm: no pair made so far is ever issued, and their makers make no other."""
+        self._floor.stop("alarm")
+        self._stock.dismiss_queues(self._gate.refusal)
+        self._stock.burn_ready("not_issuing")
+        self._supervisor.replace_shards("the alarm was raised", "not_issuing")
+        self._reserve.drop_all("alarm")
+
+    def issue_again(self) -> None:
+        """The alarm was cleared; what was on its way to the ready sets when it was raised is burnt too."""
+        self._stock.burn_ready("not_issuing")
+        self._floor.resume("alarm")
+
+    def burn_copied(self) -> None:
+        """This machine was loaded from a snapshot: what it held then, another copy may hold as well."""
+        log.warning(
+            "this machine was copied, or restored from a snapshot: all pairs made before are burnt, and "
+            "their makers replaced (generation %d now, by %s)", self._fence.number, self._fence.source.mode,
+        )  # fmt: skip
+        self._stock.burn_ready("copied")
+        self._supervisor.replace_shards("the machine was copied", "copied")
+        self._keyring.new_epoch()
+
+    def ledger_is(self, available: bool) -> None:
+        """Where nothing is to be given out while pairs cannot be recorded."""
+        self._gate.ledger_down = not available
+        if not available:
+            self._stock.dismiss_queues(self._gate.refusal)
