@@ -5,6 +5,7 @@
   from a ``Run`` to an ``Outcome``: workers and daemon killed, failpoints, guards turned off, the ledger's
   disk, connections, the wall clock, memory, time.
 - ``checker``    the rules: what clients' logs, ledger rows and statuses prove together. Pure.
+- ``records``    what it judges, and what it finds.
 - ``history``    reads logs and ledger for it.
 - ``trial``      one daemon, clients that log, and the proof at the end.
 - ``target``     the daemon that is abused, over all its lives.
@@ -12,5 +13,6 @@
 - ``program``    ``kpcache`` with faults planted in it: daemon, shards and makers.
 - ``planting``   how that is done, and how a failpoint fires.
 - ``points`` ``guards``   the failpoints, and the guards that can be turned off.
+- ``vmclock``    a file by which a copy of the machine is pretended.
 - ``run`` ``outcome``     what a run is given, and what it has found.
 """

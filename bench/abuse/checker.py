@@ -17,105 +17,17 @@ Evidence names public keys by the start of their SHA-256, as the ledger does, an
 """
 
 import itertools
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-ISSUED: Final = "issued"
-OPENED: Final = "opened"  # issued, and the blob was seen to open to the same private key
+from bench.abuse.records import OPENED, Answer, Books, Copy, LedgerRow, Life, Proof, Violation
+
 FINGERPRINT_BYTES: Final = 8
-_LIFE_SHIFT: Final = 32
 _MAX_EVIDENCE: Final = 8
-# Not in the ledger: they failed their checks, or their tags were there already.
-_NEVER_RECORDED: Final = ("unsound", "duplicate")
-
-
-class Answer(NamedTuple):
-    """A line of a client's log: its ``number``-th request. Digests are SHA-256 of the DER forms, empty for a
-    refusal. ``time_s`` is the machine's monotonic clock, when it came."""
-
-    client: str
-    number: int
-    time_s: float
-    outcome: str
-    spec: str
-    private: bytes = b""
-    public: bytes = b""
-
-    @property
-    def is_issued(self) -> bool:
-        return self.outcome in (ISSUED, OPENED)
-
-
-class LedgerRow(NamedTuple):
-    """A tag in the ledger. ``batch``: the daemon's life on this ledger << 32, and a serial number."""
-
-    tag: bytes
-    fingerprint: bytes
-    batch: int
-
-    @property
-    def life(self) -> int:
-        return self.batch >> _LIFE_SHIFT
-
-
-class Violation(NamedTuple):
-    rule: str
-    evidence: str
-
-
-class Books(NamedTuple):
-    """The sums over all pools of one status. ``unrecorded`` are those discarded that no ledger has."""
-
-    generated: int = 0
-    restored: int = 0
-    issued: int = 0
-    discarded: int = 0
-    held: int = 0
-    ready: int = 0
-    in_hand: int = 0
-    unrecorded: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Life:
-    """A life of the daemon. ``number``: its life on the ledger, 0 if it never had it open.
-
-    It began at ``started_s``, and from ``until_s`` on no answer of it can come. ``books``: its last; None if
-    it gave none. ``slack``: so many pairs may be in the ledger that nobody got and the books do not account
-    for. With 0 the end was in order, and what all pools held is known.
-    """
-
-    number: int
-    started_s: float
-    until_s: float
-    books: Books | None
-    slack: int = 0
-
-
-class Copy(NamedTuple):
-    """A copy of the machine was made, or pretended: after ``batch`` was recorded, before ``time_s``."""
-
-    time_s: float
-    batch: int
-
-
-@dataclass(slots=True)
-class Proof:
-    """``unexplained``: pairs by life, in the order of the lives."""
-
-    violations: list[Violation] = field(default_factory=list)
-    issued: int = 0
-    opened: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    recorded: int = 0
-    unexplained: list[int] = field(default_factory=list)
-
-    @property
-    def rules(self) -> set[str]:
-        return {violation.rule for violation in self.violations}
+# How long after its daemon's death a client may come to read an answer, on a busy machine.
+_LATE_S: Final = 2.0
 
 
 def prove(
@@ -230,23 +142,40 @@ def copied(answers: Iterable[Answer], rows: Iterable[LedgerRow], copies: Iterabl
     )
 
 
-def unexplained(lives: Iterable[Life], issued: Iterable[Answer], rows: Iterable[LedgerRow]) -> list[int]:
+def unexplained(lives: Sequence[Life], issued: Iterable[Answer], rows: Iterable[LedgerRow]) -> list[int]:
     """By life: pairs that it recorded or took over, that no client got, and that its last books do not have.
 
     What shards held at a kill its books have: it is lost with them, or sealed and restored by the next life.
     After an end in order they have what was ready and in hand, too.
     """
     recorded = Counter(life for life, _ in {(row.life, row.fingerprint) for row in rows})
-    times = sorted(answer.time_s for answer in issued)
+    given = _given(lives, issued, {row.fingerprint: row.life for row in rows})
     counts = []
-    for life in lives:
-        given = bisect_left(times, life.until_s) - bisect_left(times, life.started_s)
+    for number, life in enumerate(lives):
         books = life.books or Books()
         accounted = books.discarded - books.unrecorded + books.held
         if not life.slack:
             accounted += books.ready + books.in_hand
-        counts.append((recorded[life.number] if life.number else 0) + books.restored - given - accounted)
+        taken_over = (recorded[life.number] if life.number else 0) + books.restored
+        counts.append(taken_over - given[number] - accounted)
     return counts
+
+
+def _given(lives: Sequence[Life], issued: Iterable[Answer], life_of: Mapping[bytes, int]) -> Counter[int]:
+    """How many pairs each of the lives gave out, by their place in the list: told by when they came.
+
+    A client may read an answer when its daemon is dead and the next one begun: then who recorded it tells.
+    """
+    starts = [life.started_s for life in lives]
+    given: Counter[int] = Counter()
+    for answer in issued:
+        place = max(bisect_right(starts, answer.time_s) - 1, 0)
+        life, before = lives[place], lives[max(place - 1, 0)]
+        is_late = answer.time_s - life.started_s < _LATE_S and not (life.books and life.books.restored)
+        if is_late and life_of.get(answer.public[:FINGERPRINT_BYTES]) == before.number:
+            place = max(place - 1, 0)
+        given[place] += 1
+    return given
 
 
 def beyond_slack(lives: Iterable[Life], counts: Iterable[int]) -> list[Violation]:
@@ -268,14 +197,6 @@ def unbalanced(status: Mapping[str, Any]) -> list[Violation]:
         if come != gone:
             found.append(Violation("unbalanced", f"{spec}: {come} pairs came, and {gone} are accounted for"))
     return found
-
-
-def books_of(status: Mapping[str, Any]) -> Books:
-    """The sums of a status."""
-    pools = status["pools"].values()
-    sums = {name: sum(pool[name] for pool in pools) for name in Books._fields[:-1]}
-    never = sum(by.get(reason, 0) for by in status["discarded"].values() for reason in _NEVER_RECORDED)
-    return Books(**sums, unrecorded=never)
 
 
 def _name(answer: Answer) -> str:

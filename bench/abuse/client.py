@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any, Final, TextIO, cast
 
-from bench.abuse.checker import ISSUED, OPENED
+from bench.abuse.records import ISSUED, OPENED
 from kpcache import Client
 from kpcache.errors import DaemonUnreachableError, KpcacheError
 from kpcache.worker.checks import check

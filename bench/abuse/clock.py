@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bench.abuse.checker import ISSUED, OPENED
 from bench.abuse.outcome import Outcome
 from bench.abuse.planting import Plan
+from bench.abuse.records import ISSUED, OPENED
 from bench.abuse.run import Run
 from bench.abuse.trial import COSTLY, ON_DEMAND, POOLS, QUICK, kill_slack, trial
 from bench.nest import nest

@@ -10,10 +10,10 @@ from typing import Final
 
 import msgpack
 
-from bench.abuse.checker import ISSUED, OPENED
 from bench.abuse.client import Asker
 from bench.abuse.outcome import Outcome
 from bench.abuse.planting import Plan
+from bench.abuse.records import ISSUED, OPENED
 from bench.abuse.run import Run, quantile
 from bench.abuse.target import PATIENCE_S
 from bench.abuse.trial import COSTLY, QUICK, Trial, trial

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from bench.abuse.checker import ISSUED, OPENED
 from bench.abuse.history import read_log
 from bench.abuse.outcome import Outcome
 from bench.abuse.planting import STALL_S, Plan
+from bench.abuse.records import ISSUED, OPENED
 from bench.abuse.run import Run
 from bench.abuse.target import PATIENCE_S, Target
 from bench.abuse.trial import COSTLY, POOLS, QUICK, Trial, kill_slack, trial

@@ -6,8 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from bench.abuse.checker import Answer, LedgerRow
 from bench.abuse.client import END
+from bench.abuse.records import Answer, LedgerRow
 
 LEDGER: Final = "ledger.db"
 

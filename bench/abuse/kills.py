@@ -12,10 +12,10 @@ import signal
 import time
 from typing import Any, Final
 
-from bench.abuse.checker import ISSUED, OPENED
 from bench.abuse.client import Asker
 from bench.abuse.outcome import Outcome
 from bench.abuse.planting import Plan
+from bench.abuse.records import ISSUED, OPENED
 from bench.abuse.run import Run, quantile
 from bench.abuse.target import PATIENCE_S, Target
 from bench.abuse.trial import COSTLY, ON_DEMAND, POOLS, QUICK, kill_slack, trial

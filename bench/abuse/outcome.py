@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.abuse.checker import Proof, Violation
+from bench.abuse.records import Proof, Violation
 from bench.report import in_unit
 
 

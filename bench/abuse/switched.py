@@ -3,10 +3,10 @@
 import time
 from typing import Final
 
-from bench.abuse.checker import Proof
 from bench.abuse.guards import GUARDS, Guard
 from bench.abuse.outcome import Outcome
 from bench.abuse.planting import Plan
+from bench.abuse.records import Proof
 from bench.abuse.run import Run
 from bench.abuse.trial import EAGER, NOT_ISSUING, QUICK, TOLERATED, trial, whole_slack
 from bench.abuse.vmclock import VmClock

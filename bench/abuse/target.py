@@ -10,9 +10,10 @@ from typing import Any, Final
 import tomli_w
 
 from bench.abuse import program
-from bench.abuse.checker import Books, Life, Violation, books_of, unbalanced
+from bench.abuse.checker import unbalanced
 from bench.abuse.history import lives_so_far
 from bench.abuse.planting import Plan
+from bench.abuse.records import Books, Life, Violation, books_of
 from bench.daemon import BenchError
 from bench.nest import Nest
 from kpcache import Client
@@ -127,12 +128,9 @@ class Target:
         if self._process.stdout is not None:
             self._process.stdout.close()
         number = lives_so_far(self.state_dir)
-        if self.lives and number == self.lives[-1].number:
+        if number == max((life.number for life in self.lives), default=0):
             number = 0  # it ended before it had the ledger
-        if self.lives:
-            last = self.lives[-1]
-            self.lives[-1] = Life(last.number, last.started_s, self._started_s, last.books, last.slack)
-        self.lives.append(Life(number, self._started_s, float("inf"), self._books, slack))
+        self.lives.append(Life(number, self._started_s, self._books, slack))
 
     # --- what it says
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from bench.abuse.checker import Copy, Proof, prove
+from bench.abuse.checker import prove
 from bench.abuse.client import Asker
 from bench.abuse.history import last_batch, read_ledger, read_logs
 from bench.abuse.planting import Plan
+from bench.abuse.records import Copy, Proof
 from bench.abuse.target import PATIENCE_S, Settings, Target
 from bench.abuse.vmclock import VmClock
 from bench.daemon import BenchError

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from bench.abuse import checker
-from bench.abuse.checker import ISSUED, OPENED, Answer, Books, Copy, LedgerRow, Life, Proof, prove
+from bench.abuse.checker import prove
+from bench.abuse.records import ISSUED, OPENED, Answer, Books, Copy, LedgerRow, Life, Proof, books_of
 
 SLACK = 4
 DRY = "refused:ThrottlingException:pool_dry"
@@ -62,7 +63,7 @@ def history() -> History:
     made.rows += [row("second life", life=2), row("held 3", life=2)]
     killed = Books(generated=7, issued=3, held=2, ready=2)
     ended = Books(generated=2, issued=1, held=1)
-    made.lives = [Life(1, 0.0, 20.0, killed, SLACK), Life(2, 20.0, float("inf"), ended)]
+    made.lives = [Life(1, 0.0, killed, SLACK), Life(2, 20.0, ended)]
     return made
 
 
@@ -173,8 +174,15 @@ def test_pairs_that_were_restored_come_from_an_earlier_life(history: History) ->
     assert history.prove().violations == []
 
 
+def test_an_answer_that_was_read_when_its_daemon_was_dead(history: History) -> None:
+    """It is of the life that recorded it, if the next one has only just begun."""
+    history.give("a", "ready 1", 20.5)
+    proof = history.prove()
+    assert (proof.violations, proof.unexplained) == ([], [1, 0])
+
+
 def test_a_life_that_never_had_the_ledger_has_recorded_nothing(history: History) -> None:
-    history.lives.insert(1, Life(0, 19.0, 20.0, None, SLACK))
+    history.lives.insert(1, Life(0, 19.0, None, SLACK))
     assert history.prove().unexplained == [2, 0, 0]
 
 
@@ -218,7 +226,7 @@ STATUS: dict[str, Any] = {
 
 
 def test_books_are_the_sums_over_all_pools() -> None:
-    assert checker.books_of(STATUS) == Books(22, 3, 10, 5, 5, 3, 2, unrecorded=3)
+    assert books_of(STATUS) == Books(22, 3, 10, 5, 5, 3, 2, unrecorded=3)
 
 
 def test_a_status_that_adds_up() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.abuse import guards, points
-from bench.abuse.checker import Violation
 from bench.abuse.outcome import Outcome, exit_code
 from bench.abuse.planting import ACTIONS, Plan, PlantedError, PlantError, Trigger, owner_of, plant
+from bench.abuse.records import Violation
 from bench.abuse.soak import slope
 
 
