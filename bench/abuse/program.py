@@ -61,6 +61,9 @@ def _plant(plan: Plan, role: str) -> None:
 
 
 def _daemon(plan: Plan) -> int:
+    from kpcache.worker.wiping import start_again_to_wipe
+
+    start_again_to_wipe()  # as serve does, and as early: later it would cost a second start of all the rest
     if plan.clock:
         _set_clock_wrong(plan.clock)  # before anything takes the function as it is
     from kpcache.cli.main import main
