@@ -152,6 +152,8 @@ def daemon(run: Run) -> Outcome:
 
 def _quantiles(outcome: Outcome, name: str, took: list[float], limit_s: float) -> None:
     if took:
-        outcome.detail[f"{name}, s"] = [round(value, 4) for value in took]
+        outcome.detail[f"{name}, s"] = {
+            str(share): round(quantile(took, share), 4) for share in (0.1, 0.5, 0.9, 0.99, 1.0)
+        }
         outcome.figure(f"{name}, p50 of {len(took)}", quantile(took, 0.5), "s", limit_s)
         outcome.figure(f"{name}, p99", quantile(took, 0.99), "s", limit_s)
