@@ -18,11 +18,13 @@ Plants = tuple[tuple[str, str, Wrap], ...]  # role, target, what is put there
 @dataclass(frozen=True, slots=True)
 class Guard:
     """``off`` turns it off; ``fault`` is what it is against, if that does not happen by itself. ``copies``:
-    that is a copy of the machine, which the harness pretends."""
+    that is a copy of the machine, which the harness pretends. ``puts_back``: that are sealed segments which
+    somebody puts back after a restart, as the harness does."""
 
     off: Plants
     fault: Plants = field(default=())
     copies: bool = False
+    puts_back: bool = False
 
 
 def _leave_taken(_original: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,6 +108,15 @@ def _take_for_the_same(_original: Callable[..., Any]) -> Callable[..., Any]:
     return stands
 
 
+def _claim_nothing(_original: Callable[..., Any]) -> Callable[..., Any]:
+    """Claim before draw: every segment is taken for claimed now, and no row says so."""
+
+    def claim(_file: Any, _name: str) -> bool:
+        return True
+
+    return claim
+
+
 _DRAW: Final = "kpcache.worker.holding:Holding.draw"
 GUARDS: Final[dict[str, Guard]] = {
     "take_before_build": Guard((("daemon", "kpcache.daemon.stock:Stock._take", _leave_taken),)),
@@ -117,6 +128,9 @@ GUARDS: Final[dict[str, Guard]] = {
     ),
     "generation_check": Guard(
         off=(("daemon", "kpcache.daemon.fence:Fence.stands", _take_for_the_same),), copies=True
+    ),
+    "claim_before_draw": Guard(
+        off=(("daemon", "kpcache.daemon.ledger_file:LedgerFile.claim", _claim_nothing),), puts_back=True
     ),
 }
 

@@ -38,7 +38,7 @@ def try_guard(outcome: Outcome, name: str) -> None:
     if not seen.rules & TELLING:
         outcome.void.append(f"with {name} off nothing was reported, in {seen.issued} pairs")
     outcome.detail[name] = {"reported": sorted(seen.rules & TELLING), "issued": seen.issued}
-    if guard.fault or guard.copies:
+    if guard.fault or guard.copies or guard.puts_back:
         guarded = _proof(Plan(fault=name, healthy_life_s=0.0), guard)
         outcome.violations += guarded.violations
         outcome.detail[name]["issued with its fault and the guard on"] = guarded.issued
@@ -53,5 +53,7 @@ def _proof(plan: Plan, guard: Guard) -> Proof:
             time.sleep(_LASTS_S / 2)
             if guard.copies:
                 abused.copy_machine(clock)
+            if guard.puts_back:
+                abused.put_back_segments()
             time.sleep(_LASTS_S / 2)
             return abused.finish(whole_slack(_POOLS))

@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import tomli_w
@@ -40,6 +43,8 @@ class Target:
         self.pools = dict(pools)
         self.socket = str(nest.folder / "kpcache.sock")
         self.state_dir = nest.folder / "state"
+        self._memory = Path(tempfile.mkdtemp(prefix="kpcache-abuse-", dir="/dev/shm"))
+        self.reserve_dir = self._memory / "reserve"  # on a tmpfs, or there is no reserve
         self.lives: list[Life] = []
         self.violations: list[Violation] = []
         self.statuses = 0
@@ -55,7 +60,7 @@ class Target:
             "daemon": {
                 "socket": self.socket,
                 "state_dir": str(self.state_dir),
-                "runtime_dir": str(self._nest.folder / "reserve"),
+                "runtime_dir": str(self.reserve_dir),
             },
             "pools": {
                 spec: {"target": self.pools.get(spec, 0), "low_water": self.pools.get(spec, 0)}
@@ -189,3 +194,5 @@ class Target:
     def close(self) -> None:
         with contextlib.suppress(RuntimeError):
             self._client.close()
+        # Shards of a daemon that was killed may still be at it.
+        shutil.rmtree(self._memory, ignore_errors=True)

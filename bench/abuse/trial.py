@@ -1,6 +1,7 @@
 """One trial: a target, clients that log, and at the end the proof from their logs and the ledger."""
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import time
@@ -108,6 +109,28 @@ class Trial:
         batch = last_batch(self.target.state_dir)
         clock.advance()
         self._copies.append(Copy(time.monotonic(), batch))
+
+    def put_back_segments(self) -> None:
+        """Restart the daemon, and once more, with what was sealed at the first end in the reserve again."""
+        folder, aside = self.target.reserve_dir, self.nest.folder / "aside"
+        slack = whole_slack(self.target.pools)
+        self.target.stop(slack)
+        shutil.copytree(folder, aside)
+        self.target.start()
+        self._wait_restored()
+        self.target.stop(slack)
+        for segment in aside.glob("*.segment"):
+            shutil.copy2(segment, folder)
+        self.target.start()
+        self.wait_serving()
+
+    def _wait_restored(self) -> None:
+        """Until pairs are back from the reserve, and somebody has been given some."""
+        for status in self.target.statuses_until(time.monotonic() + PATIENCE_S):
+            back = sum(pool["restored"] for pool in status["pools"].values())
+            if back and sum(pool["issued"] for pool in status["pools"].values()) >= back:
+                return
+        raise BenchError("nothing came back from the reserve, or nobody was given any of it")
 
     def keep(self) -> bool:
         """Start the daemon again if it has died by itself; whether it had."""
