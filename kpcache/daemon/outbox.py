@@ -60,6 +60,10 @@ class Outbox:
                 self._settle(specs, sent=False)
                 self._cut()
                 return
+            except BaseException:
+                # A defect: what has gone out is not known, and whoever waits for these pairs waits for ever.
+                self._settle(specs, sent=False)
+                raise
             if sent == len(data):
                 self._settle(specs, sent=True)
                 self._posted.set()

@@ -139,20 +139,25 @@ class Session:
         specs: list[str] = []
         generation = self._stock.fence.number
         event: object
-        for _ in range(_MESSAGES_PER_TURN):
-            event = connection.next_event()
-            if isinstance(event, Request):
-                reply, spec = self._begin(event)
-                if reply:
-                    replies.append(reply)
-                if spec:
-                    specs.append(spec)
-            elif event is NOTIFICATION:
-                self._dispatcher.notifications += 1
+        try:
+            for _ in range(_MESSAGES_PER_TURN):
+                event = connection.next_event()
+                if isinstance(event, Request):
+                    reply, spec = self._begin(event)
+                    if reply:
+                        replies.append(reply)
+                    if spec:
+                        specs.append(spec)
+                elif event is NOTIFICATION:
+                    self._dispatcher.notifications += 1
+                else:
+                    break
             else:
-                break
-        else:
-            event = None
+                event = None
+        except BaseException:
+            for spec in specs:
+                self._stock.burn(spec, "request_failed")
+            raise
         if replies:
             self._outbox.post(replies[0] if len(replies) == 1 else b"".join(replies), specs, generation)
         return event

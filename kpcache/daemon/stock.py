@@ -75,11 +75,17 @@ class Stock:
             self.burn_ready("copied")
             return None
         pair = self._take(pool, who)
-        if desk.queue:
-            self._serve_waiters(pool, now)  # with each debt more, one who was barred owes less than others
-        if len(pool.ready) * 2 <= pool.ready_target:
-            self._draw_ahead(pool, now)
-        self._needs_plan()
+        try:
+            if desk.queue:
+                self._serve_waiters(
+                    pool, now
+                )  # with each debt more, one who was barred owes less than others
+            if len(pool.ready) * 2 <= pool.ready_target:
+                self._draw_ahead(pool, now)
+            self._needs_plan()
+        except BaseException:
+            self.burn(spec, "request_failed")
+            raise
         return pair
 
     def join_queue(self, spec: str, wait_s: float, who: Identity, recheck: Callable[[], None]) -> Waiter:

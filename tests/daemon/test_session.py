@@ -326,7 +326,7 @@ async def test_no_request_is_read_while_answers_are_not() -> None:
 async def test_a_torn_answer_is_never_followed_by_another() -> None:
     """A client that read a part and found more after it could take one answer's bytes for another's."""
     async with opened(clogged=True, ready=8, message_timeout_s=5.0) as it:
-        data = {**INPUT, "EncryptionContext": {"k": "v" * 8000}}
+        data = {**INPUT, "EncryptionContext": {"k": "v" * 3500}}  # all four are read at once
         await it.peer.send(b"".join(pack_request(n, PAIR, data) for n in range(4)))
         await trio.sleep(1)
         assert (await it.peer.answer())[1] == 0
@@ -450,3 +450,29 @@ async def test_a_cut_burns_what_was_not_sent_and_closes_the_socket() -> None:
         it.session.scope.cancel()
         await it.ended.wait()
         assert (it.book.issued, it.book.discarded) == (0, {"client_gone": 3})
+
+
+@mock_clock
+async def test_a_defect_anywhere_on_a_pairs_last_steps_burns_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair that stayed in hand for ever would keep a snapshot from being taken until the next restart."""
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError
+
+    async with opened(ready=8) as it:
+        monkeypatch.setattr(it.bench.shards.stock, "_needs_plan", broken)
+        assert (await it.peer.call(1, PAIR, INPUT))[2]["Code"] == "KMSInternalException"
+        assert (it.book.in_hand, it.book.discarded["request_failed"]) == (0, 1)
+    async with opened(ready=8) as it:
+        monkeypatch.setattr(it.session._outbox, "_require_same_machine", broken)
+        await it.peer.send(pack_request(1))
+        assert await it.peer.is_cut()
+        assert (it.book.in_hand, it.book.issued, it.book.discarded.total()) == (0, 0, 1)
+    async with opened(ready=8) as it:
+        honest, calls = Connection.next_event, itertools.count(1)
+        monkeypatch.setattr(
+            Connection, "next_event", lambda each: honest(each) if next(calls) < 3 else broken()
+        )
+        await it.peer.send(pack_request(1) + pack_request(2))
+        assert await it.peer.is_cut()
+        assert (it.book.in_hand, it.book.discarded["request_failed"]) == (0, 1)
