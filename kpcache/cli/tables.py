@@ -39,6 +39,7 @@ def status_view(status: Mapping[str, Any], socket: str | None) -> Group:
         *alarm_lines(status["alarm"]),
         ledger_line(status["ledger"]),
         keyring_line(status["keyring"]),
+        reserve_line(status["reserve"]),
         *memory_lines(status["memory"]),
         pools_table(status),
         *burnt_lines(status["discarded"]),
@@ -105,6 +106,16 @@ def keyring_line(keyring: Mapping[str, Any]) -> Text:
         return line.append("all of it exported")
     number = f"{changes} {'change' if changes == 1 else 'changes'}"
     return line.append(f"{number} never exported: run kpcache keyring export", style="yellow")
+
+
+def reserve_line(reserve: Mapping[str, Any]) -> Text:
+    """Whether the pools outlive a restart, and what the last one cost."""
+    if not reserve["on"]:
+        return Text(
+            f"reserve: off, a restart burns the pools: {printable(reserve['why'], 300)}", style="yellow"
+        )
+    burnt = f"{'' if reserve['burnt_is_exact'] else 'at least '}{reserve['burnt_last_restart']}"
+    return Text(f"reserve: on; the last restart kept {reserve['restored']} pairs and burnt {burnt}")
 
 
 def memory_lines(memory: Mapping[str, Any]) -> list[Text]:

@@ -24,7 +24,16 @@ from kpcache.cli.output import (
     positive_seconds,
 )
 from kpcache.cli.reporters import LiveReporter, PlainReporter
-from kpcache.cli.tables import alarm_lines, console_for, duration, keyring_line, ledger_line, status_view
+from kpcache.cli.tables import (
+    alarm_lines,
+    console_for,
+    duration,
+    keyring_line,
+    ledger_line,
+    memory_lines,
+    reserve_line,
+    status_view,
+)
 from kpcache.cli.wait import level, missing_for, wait_for
 from kpcache.errors import (
     DaemonUnreachableError,
@@ -51,6 +60,8 @@ def status(**held: int) -> Status:
         "issuing": True, "clone_guard": "none", "draining": False, "uptime_s": 61.0, "pools": pools,
         "connections": 3, "quiesced": False, "discarded": {},
         "ledger": dict(LEDGER), "alarm": None,
+        "memory": {"wiped_on_free": True, "dumpable": False, "core_limit": 0, "locked": False, "swap": "none"},
+        "reserve": {"on": True, "why": "", "restored": 7, "burnt_last_restart": 2, "burnt_is_exact": True},
         "keyring": {"default_alias": "alias/kpcache", "keys": 1, "revision": 4, "exported_revision": 2,
                     "unexported_changes": 2, "sealed": "file", "fault": "", "default_key_state": "Enabled"},
         "workers": [{"role": "maker", "shard": 0, "maker": 1, "pid": None, "state": "backoff", "restarts": 2,
@@ -299,6 +310,24 @@ def test_what_was_burnt_is_told_with_the_reasons_and_quiesced_is_no_alarm() -> N
     told["quiesced"] = False
     console_for(stream).print(status_view(told, "/s"))
     assert "NOT ISSUING" in stream.getvalue()
+
+
+def test_the_reserve_line_says_what_a_restart_costs() -> None:
+    reserve = status()["reserve"]
+    assert "reserve: on; the last restart kept 7 pairs and burnt 2" in str(reserve_line(reserve))
+    assert "burnt at least 2" in str(reserve_line({**reserve, "burnt_is_exact": False}))
+    off = reserve_line({**reserve, "on": False, "why": "/x is on a \x1bdisk"})
+    assert r"reserve: off, a restart burns the pools: /x is on a \x1bdisk" in str(off)
+
+
+def test_memory_is_told_of_only_where_keys_could_get_elsewhere() -> None:
+    memory = status()["memory"]
+    assert memory_lines(memory) == []
+    [line] = memory_lines({**memory, "wiped_on_free": False, "dumpable": True, "swap": "possible"})
+    for part in ("not overwritten", "can read it", "swap: possible"):
+        assert part in str(line)
+    [line] = memory_lines({**memory, "core_limit": -1})
+    assert "core file" in str(line)
 
 
 LEDGER = {

@@ -213,6 +213,9 @@ def status(held: int = 8, target: int = 8) -> Answer:
             {"role": "shard", "shard": 0, "maker": None, "pid": 7, "state": "up", "restarts": 0, "reason": ""}
         ],
         "connections": 1,
+        "reserve": {
+            "on": False, "why": "not here", "restored": 0, "burnt_last_restart": 0, "burnt_is_exact": True,
+        },
         "memory": {
             "wiped_on_free": True, "dumpable": False, "core_limit": 0, "locked": False, "swap": "none",
         },
