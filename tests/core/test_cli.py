@@ -60,7 +60,7 @@ def status(**held: int) -> Status:
         "issuing": True, "clone_guard": "none", "draining": False, "uptime_s": 61.0, "pools": pools,
         "connections": 3, "quiesced": False, "discarded": {},
         "ledger": dict(LEDGER), "alarm": None,
-        "memory": {"wiped_on_free": True, "dumpable": False, "core_limit": 0, "locked": False, "swap": "none"},
+        "memory": {"wiped_on_free": True, "dumpable": False, "core_limit": 0, "swap": "none"},
         "reserve": {"on": True, "why": "", "restored": 7, "burnt_last_restart": 2, "burnt_is_exact": True},
         "keyring": {"default_alias": "alias/kpcache", "keys": 1, "revision": 4, "exported_revision": 2,
                     "unexported_changes": 2, "sealed": "file", "fault": "", "default_key_state": "Enabled"},
