@@ -213,6 +213,7 @@ class FakeClaims:
 
     def __init__(self) -> None:
         self.available = True
+        self.floor = 1
         self.failure: Exception | None = None
         self.claimed: list[str] = []
         self.known: set[bytes] = set()

@@ -48,13 +48,13 @@ REASONS: Final = frozenset(
         "alarm",  # the alarm stands: no pair made before is used
         "claimed_before",  # the ledger has its name: it was restored once, or somebody began to
         "damaged",  # it does not open, or what is in it is not rows
-        "foreign_boot",  # sealed in another boot, or on another machine
+        "foreign_boot",  # sealed in another boot, on another machine, or under another guard against copies
         "format",  # not a regular file of ours, or no format that this version knows
         "generation",  # sealed in another life of the VM
         "ledger_rolled_back",  # the ledger may have lost the claim, or the pairs
         "no_pool",  # its spec has no pool any more
         "quiesced",  # a snapshot of the machine is to be taken: none of its copies is to have them
-        "stale",  # of no earlier life of the daemon on this ledger
+        "stale",  # of no earlier life of the daemon on this ledger, or of one whose pairs are burnt
         "too_old",  # it is beyond its pool's max_age_s
         "unclaimed",  # the ledger or the folder failed when it was to be claimed and removed
         "unknown_pairs",  # the ledger has not all of its tags
@@ -142,16 +142,16 @@ def is_temporary_name(text: str) -> bool:
     return found is not None and found[2] == TEMPORARY_SUFFIX
 
 
-def why_not(header: Header, called: str, here: Place, life: int) -> str:
-    """Why the segment in a file ``called`` so is not to be opened in this ``life``, one of ``REASONS``; empty
-    if it may be."""
+def why_not(header: Header, called: str, here: Place, lives: range) -> str:
+    """Why the segment in a file ``called`` so is not to be opened, one of ``REASONS``; empty if it may be.
+    ``lives``: those of the daemon whose pairs may come back."""
     if file_name(header.name) != called:
         return "format"
     if header.place[:2] != here[:2]:
         return "foreign_boot"
     if header.place.generation != here.generation:
         return "generation"
-    return "" if 0 < header.life < life else "stale"
+    return "" if header.life in lives else "stale"
 
 
 def derive_key(secret: bytes, place: Place, life: int) -> bytes:

@@ -125,6 +125,15 @@ class Ledger:
         """That the ledger was rolled back. Raises ``KeyUnavailableException``."""
         await self._administrate(self._file.acknowledge, "nothing was acknowledged")
 
+    @property
+    def floor(self) -> int:
+        """See ``LedgerFile.raise_floor``."""
+        return self._file.floor
+
+    async def raise_floor(self) -> None:
+        """See ``LedgerFile.raise_floor``. Raises ``LedgerUnavailableError``."""
+        await self._ask(self._file.raise_floor)
+
     async def claim(self, name: str) -> bool:
         """See ``LedgerFile.claim``. Raises ``LedgerUnavailableError``."""
         return await self._ask(lambda: self._file.claim(name))

@@ -75,6 +75,7 @@ class LedgerFile:
         self.rows = 0  # tags, as far as acknowledged
         self.bytes = 0  # on the disk, as of the last minute
         self.rolled_back = ""  # what is missing of what was recorded, until it is acknowledged
+        self.floor = 1  # the first life whose sealed pairs may come back
         self.standing: list[Duplicate] = []  # evidence of the alarm that is durable
         self._key_check = hashlib.blake2b(b"kpcache ledger", key=tag_key, person=_PERSON).digest()
         self._expected_id = expected_id
@@ -149,6 +150,8 @@ class LedgerFile:
         if not is_first and (id_ != self.id or lives < self._life):
             raise ConfigError(f"{self.path}: replaced by another hand; stop the daemon, then: {self._cure}")
         connection.execute(ledger_segments.CREATE)
+        connection.execute(ledger_segments.CREATE_FLOOR)
+        [[self.floor]] = connection.execute(ledger_segments.FLOOR).fetchall()
         self.standing = ledger_sqlite.standing(connection)
         missing = rolled_back or self._missing(Note(id_, rows, lives))
         # All that is in the log goes into the database, written and synced anew: see above.
@@ -252,8 +255,9 @@ class LedgerFile:
         return Verdict(refused, duplicates)
 
     def clear_alarm(self) -> None:
-        """No alarm stands from now on, durably; the evidence stays, marked. Raises
-        ``LedgerUnavailableError``."""
+        """No alarm stands from now on, durably; the evidence stays, marked, and nothing that was made before
+        comes back. Raises ``LedgerUnavailableError``."""
+        self.raise_floor()
         self._execute(ledger_schema.CLEAR, (float(self._now()),))
         self.standing = []
 
@@ -261,6 +265,12 @@ class LedgerFile:
         """What is missing is known to whoever must know. Raises ``LedgerUnavailableError``."""
         self._execute(ledger_schema.MISSING, ("",))
         self.rolled_back = ""
+
+    def raise_floor(self) -> None:
+        """No sealed pair of an earlier life comes back from now on, durably, nor one of this life that was
+        sealed before: its shards seal at its end. Raises ``LedgerUnavailableError``."""
+        self._execute(ledger_segments.RAISE_FLOOR, (self._life,))
+        self.floor = max(self.floor, self._life)
 
     def claim(self, name: str) -> bool:
         """This reserve segment is used from now on, and never again, durably; whether it had not been before.

@@ -138,6 +138,7 @@ class Daemon:
         reserve = open_reserve(
             config.daemon.runtime_dir,
             vault.content.reserve_secret,
+            guard=self._fence.source.mode,
             life=ledger.life,
             ledger_fault=ledger_fault,
         )
@@ -173,7 +174,14 @@ class Daemon:
         alias = config.keyring.default_alias
         keyring = Keyring(vault.content, time.monotonic, os.urandom)
         self._emergencies = Emergencies(
-            self._gate, self._stock, self._floor, self._supervisor, self._reserve, keyring, self._fence
+            self._gate,
+            self._stock,
+            self._floor,
+            self._supervisor,
+            self._reserve,
+            keyring,
+            self._fence,
+            lambda: self._background.start_soon(self._emergencies.forget_sealed, self._ledger.raise_floor),
         )
         self._status = StatusMaker(
             self._stock, self._supervisor, self._gate, self._fence, self._floor, self._ledger, self._alarm,
@@ -188,6 +196,7 @@ class Daemon:
             Quiescence(
                 self._gate, self._stock, self._floor, self._supervisor, keyring, self._fence,
                 lambda: self._server.cut_unread(), lambda: self._reserve.drop_all("quiesced"),
+                self._ledger.raise_floor,
             ),
         )  # fmt: skip
         self._server = Server(self._dispatcher, self._stock, self._limits)
@@ -197,10 +206,13 @@ class Daemon:
         if ledger.standing:
             self._alarm.find(ledger.standing, True)
 
+    _background: trio.Nursery
+
     async def live(self) -> None:
         """Start the workers, serve until told to stop, drain, stop."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as workers:
+                self._background = workers
                 workers.start_soon(self._supervisor.run, self._stock, self._floor, self._reserve)
                 workers.start_soon(self._reserve.run)
                 workers.start_soon(self._floor.run)

@@ -5,7 +5,7 @@ be noticed (``worker/generation``) pairs are burnt in each; everywhere else this
 being given out by two of them. It wipes nothing: bytes of pairs may be left in memory that is free.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -14,6 +14,7 @@ from kpcache.daemon.dispatcher import Gate
 from kpcache.daemon.endings import WorkersRemainError
 from kpcache.daemon.fence import Fence
 from kpcache.daemon.floor import Floor
+from kpcache.daemon.ledger_file import LedgerUnavailableError
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import Supervisor
 from kpcache.errors import KMSInvalidStateException, KpcacheError
@@ -37,9 +38,11 @@ class Quiescence:
         fence: Fence,
         cut_unread: Callable[[], None],
         drop_reserve: Callable[[], None],
+        raise_floor: Callable[[], Awaitable[None]],
     ) -> None:
         """``cut_unread`` cuts the connections of clients who do not read answers with pairs in them;
-        ``drop_reserve`` deletes what is left of the reserve."""
+        ``drop_reserve`` deletes what is left of the reserve, and ``raise_floor`` has the ledger know that
+        nothing sealed before may come back, also what is not found here and now."""
         self._gate = gate
         self._stock = stock
         self._floor = floor
@@ -48,6 +51,7 @@ class Quiescence:
         self._fence = fence
         self._cut_unread = cut_unread
         self._drop_reserve = drop_reserve
+        self._raise_floor = raise_floor
 
     async def quiesce(self) -> tuple[dict[str, Any], list[str]]:
         """Refuse all requests for pairs, burn every pair, end all shards and makers, until ``resume``.
@@ -65,6 +69,10 @@ class Quiescence:
         except WorkersRemainError:
             raise _remains("a maker that was killed is still there: this machine is too busy") from None
         self._drop_reserve()
+        try:
+            await self._raise_floor()
+        except LedgerUnavailableError as error:
+            raise _remains(f"the ledger cannot note that sealed pairs are burnt ({error})") from error
         if not await self._all_read(UNREAD_TIMEOUT_S):
             self._cut_unread()
             if not await self._all_read(UNREAD_TIMEOUT_S):

@@ -46,6 +46,10 @@ class Claims(Protocol):
     def available(self) -> bool:
         """Whether it can be asked at all."""
 
+    @property
+    def floor(self) -> int:
+        """The first life whose segments may be opened."""
+
     async def claim(self, name: str) -> bool: ...
 
     async def unknown(self, tags: Sequence[bytes]) -> set[int]: ...
@@ -203,7 +207,9 @@ class Reserve:
                 header = folder.header(name)
                 self._had[header.life, header.shard] = header.had
                 place = self._setup.place(self._generation())
-                reason = self._forbidden() or segment.why_not(header, name, place, self._setup.life)
+                reason = self._forbidden() or segment.why_not(
+                    header, name, place, range(self._ledger.floor, self._setup.life)
+                )
             except SegmentError as error:
                 reason = str(error)
             if reason:

@@ -1,5 +1,6 @@
 """Whether this life of the daemon has a reserve, and under which keys: found out once, at the start."""
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,9 +49,9 @@ class Setup:
         return segment.derive_key(self.secret, header.place, header.life)
 
 
-def open_reserve(path: Path, secret: bytes, *, life: int, ledger_fault: str) -> Setup:
-    """The reserve in ``daemon.runtime_dir``, which is held open as long as the process lives. ``life`` 0: the
-    ledger has not been open, and ``ledger_fault`` is why.
+def open_reserve(path: Path, secret: bytes, *, guard: str, life: int, ledger_fault: str) -> Setup:
+    """The reserve in ``daemon.runtime_dir``, which is held open as long as the process lives. ``guard``: the
+    mode in which generations are told. ``life`` 0: the ledger has not been open, ``ledger_fault`` is why.
     """
     if not life:
         return Setup(path, f"the ledger was not available at the start ({ledger_fault})")
@@ -67,16 +68,19 @@ def open_reserve(path: Path, secret: bytes, *, life: int, ledger_fault: str) -> 
         return Setup(path, error.message)
     except UnfitFolderError as error:
         return Setup(path, str(error))
-    return Setup(path, "", SegmentFolder(fd), boot, _machine(), life, secret)
+    return Setup(path, "", SegmentFolder(fd), boot, _machine(guard), life, secret)
 
 
-def _machine() -> bytes:
-    """Zeros where there is none, as in many containers: the boot's id, which is as good as random, tells
-    machines apart by itself."""
+def _machine(guard: str) -> bytes:
+    """The machine, and by what it tells its generations: the same number means another one with each.
+
+    Zeros stand for an id where there is none, as in many containers: the boot's id, which is as good as
+    random, tells machines apart by itself."""
     try:
-        return _id(_MACHINE_ID.read_text()) or _NO_MACHINE
+        machine = _id(_MACHINE_ID.read_text()) or _NO_MACHINE
     except (OSError, ValueError):
-        return _NO_MACHINE
+        machine = _NO_MACHINE
+    return hashlib.blake2b(machine + guard.encode(), digest_size=16, person=b"kpc-machine").digest()
 
 
 def _id(text: str) -> bytes | None:

@@ -73,3 +73,30 @@ def test_a_ledger_that_was_begun_before_there_was_a_reserve_gets_its_table(tmp_p
     again = open_file(tmp_path, file.id)
     assert again.claim("one.segment")
     assert (again.rows, again.rolled_back) == (1, "")
+
+
+def test_lives_whose_sealed_pairs_may_come_back_begin_at_the_floor(tmp_path: Path) -> None:
+    file = open_file(tmp_path)
+    assert file.floor == 1
+    file.close()
+    second = open_file(tmp_path, file.id)
+    assert (second.life, second.floor) == (2, 1)
+    second.raise_floor()
+    second.raise_floor()
+    assert second.floor == 2
+    second.close()
+    third = open_file(tmp_path, file.id)
+    assert (third.life, third.floor) == (3, 2)
+    third.clear_alarm()  # pairs from before an alarm are gone for good
+    assert third.floor == 3
+    third.close()
+    assert open_file(tmp_path, file.id).floor == 3
+
+
+def test_a_floor_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    disk = Disk()
+    file = open_file(tmp_path, disk=disk)
+    disk.error = "disk I/O error"
+    with pytest.raises(LedgerUnavailableError):
+        file.raise_floor()
+    assert file.floor == 1

@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from kpcache.daemon.endings import WorkersRemainError, wait_ended, watched
+from kpcache.daemon.ledger_file import LedgerUnavailableError
 from kpcache.daemon.quiesce import UNREAD_TIMEOUT_S, Quiescence
 from kpcache.errors import KMSInvalidStateException
 from tests.daemon.test_session import PAIR, Open, opened
@@ -22,6 +23,7 @@ class Workers:
         self.story: list[str] = []
         self.remain = False
         self.keeps_unread = False
+        self.ledger_fails = False
         keyring = SimpleNamespace(new_epoch=lambda: self.story.append("new epoch"))
         bench = it.bench
         self.quiescence = Quiescence(
@@ -33,7 +35,14 @@ class Workers:
             bench.stock.fence,
             self._cut_unread,
             lambda: self.story.append("reserve dropped"),
+            self._raise_floor,
         )
+
+    async def _raise_floor(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.ledger_fails:
+            raise LedgerUnavailableError("ledger.db: disk I/O error")
+        self.story.append("floor raised")
 
     def _cut_unread(self) -> None:
         self.story.append("cut")
@@ -65,7 +74,12 @@ async def test_all_pairs_are_burnt_and_none_is_given_until_it_is_resumed() -> No
         assert waiting[2] is None
         answer, told = await workers.quiescence.quiesce()
         assert (answer, told) == ({"Burnt": 39}, ["39 pairs burnt"])
-        assert workers.story == ["floor stopped: quiesced", "workers ended", "reserve dropped"]
+        assert workers.story == [
+            "floor stopped: quiesced",
+            "workers ended",
+            "reserve dropped",
+            "floor raised",
+        ]
         assert (it.book.ready, it.book.held, it.book.in_hand) == (0, 0, 0)
         error = (await it.peer.call(2, PAIR, {"KeyId": "alias/on", "KeyPairSpec": SPEC}))[2]
         assert (error["Code"], error["Reason"], error["RetryAfterSeconds"]) == (
@@ -126,6 +140,18 @@ async def test_an_answer_that_remains_is_told() -> None:
         with pytest.raises(KMSInvalidStateException, match=r"no snapshot yet.*under way"):
             await workers.quiescence.quiesce()
         assert it.bench.gate.quiesced
+
+
+@mock_clock
+async def test_a_ledger_that_cannot_note_it_is_told() -> None:
+    async with opened() as it:
+        workers = Workers(it)
+        workers.ledger_fails = True
+        with pytest.raises(KMSInvalidStateException, match=r"no snapshot yet.*sealed pairs"):
+            await workers.quiescence.quiesce()
+        workers.ledger_fails = False
+        await workers.quiescence.quiesce()
+        assert workers.story[-1] == "floor raised"
 
 
 @mock_clock

@@ -13,6 +13,7 @@ import pytest
 
 from kpcache.core import envelope
 from kpcache.errors import ThrottlingException
+from tests.system import floor_trials, own_disk
 from tests.system.harness import PATIENCE_S, Daemon, descendants, pools, running
 from tests.vmclock import StandIn
 
@@ -128,6 +129,13 @@ def test_quiesce_drops_a_key_in_the_making(tmp_path: Path) -> None:
         assert len(makers) == 2
         assert run(daemon, "quiesce").returncode == 0
         assert not any(os.path.exists(f"/proc/{pid}") for pid in makers)
+
+
+@pytest.mark.parametrize("trial", floor_trials.TRIALS)
+def test_what_was_sealed_before_a_snapshot_stays_burnt(tmp_path: Path, trial: str) -> None:
+    done = own_disk.run("tests.system.floor_trials", tmp_path, 5 * PATIENCE_S, trial)
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)) == [trial]
 
 
 def test_makers_are_replaced_after_so_many_keys(tmp_path: Path) -> None:
