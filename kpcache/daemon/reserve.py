@@ -74,6 +74,18 @@ class _Seat:
         self.answered = trio.Event()
         self.rows: list[Back] | None = None
 
+    async def wait_up(self) -> None:
+        """Until it is up, and not only was: it may be lost before whoever waits has its turn."""
+        while not self.up.is_set():
+            await self.up.wait()
+
+    def lose(self) -> None:
+        """It is gone. May be told again: who waits for it waits on."""
+        if self.up.is_set():
+            self.up = trio.Event()
+        self.life, self.asked = self.life + 1, ""
+        self.answered.set()
+
 
 class Reserve:
     """``generation()`` is the machine's now. ``send(shard, message)`` writes to a shard. ``forbidden()`` is
@@ -152,9 +164,7 @@ class Reserve:
 
     def lose_shard(self, shard: int) -> None:
         """It is gone, and with it what it was about to restore."""
-        seat = self._seats[shard]
-        seat.up, seat.life, seat.asked = trio.Event(), seat.life + 1, ""
-        seat.answered.set()
+        self._seats[shard].lose()
 
     def opened(self, shard: int, name: str, rows: Sequence[Any] | None) -> None:
         """A shard has opened a segment, or found it damaged (None). Raises ``ShardFaultError``."""
@@ -224,12 +234,12 @@ class Reserve:
         """Give one shard segments as long as there are any."""
         seat = self._seats[shard]
         while True:
-            await seat.up.wait()
+            await seat.wait_up()
             try:
                 name, header = await names.receive()
             except trio.EndOfChannel:
                 return
-            await seat.up.wait()
+            await seat.wait_up()
             # While it cannot be claimed it is left for the next start.
             if name in self._gone:
                 pass

@@ -389,6 +389,39 @@ async def test_a_shard_that_dies_over_a_segment_takes_it_along(it: House) -> Non
     assert it.stock.pools[SPEC].book.restored == 1
 
 
+@on_house
+async def test_a_shard_that_is_lost_before_it_is_up_or_twice_gets_its_segments_all_the_same(it: House) -> None:
+    first, second = it.put(), it.put()
+    it.run()  # type: ignore[attr-defined]
+    await it.settle()
+    it.reserve.lose_shard(0)  # it died in its start
+    await it.settle()
+    it.reserve.shard_up(0)
+    await it.settle()
+    assert it.given() == [first]
+    for _ in range(2):  # it was killed, and then it ended
+        it.reserve.lose_shard(0)
+        await it.settle()
+    it.reserve.shard_up(0)
+    await it.settle()
+    assert it.given() == [first, second]
+
+
+@on_house
+async def test_a_shard_that_is_up_for_a_moment_costs_no_segment(it: House) -> None:
+    await start(it)
+    it.reserve.lose_shard(0)
+    name = it.put()
+    await trio.sleep(2 * FIRST_INTERVAL_S)  # it is with the shard's task now, which waits for the shard
+    it.reserve.shard_up(0)
+    it.reserve.lose_shard(0)
+    await it.settle()
+    assert it.steps == []
+    it.reserve.shard_up(0)
+    await it.settle()
+    assert it.given() == [name]
+
+
 @pytest.mark.parametrize(
     "rows",
     [
