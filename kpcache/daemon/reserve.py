@@ -111,6 +111,7 @@ class Reserve:
         self._seen: set[str] = set()
         self._gone: set[str] = set()  # found, and then dropped by ``drop_all``
         self._waiting = 0  # segments found and not yet settled
+        self._until_s = 0.0  # the end of the looks; the loop's clock
         self._back = trio.Event()
         self._had: dict[tuple[int, int], int] = {}  # pairs, by the life and shard that sealed
         self._note = setup.folder.take_note() if setup.folder is not None else None
@@ -185,6 +186,7 @@ class Reserve:
         """Bring back what is there, and what comes soon; then this is over."""
         if self._setup.folder is None:
             return
+        self._until_s = trio.current_time() + sum(_pauses())
         try:
             async with trio.open_nursery() as nursery:
                 found, names = trio.open_memory_channel[tuple[str, Header]](math.inf)
@@ -234,13 +236,13 @@ class Reserve:
         """Give one shard segments as long as there are any."""
         seat = self._seats[shard]
         while True:
-            await seat.wait_up()
+            await self._wait_usable(seat)
             try:
                 name, header = await names.receive()
             except trio.EndOfChannel:
                 return
-            await seat.wait_up()
-            # While it cannot be claimed it is left for the next start.
+            await self._wait_usable(seat)
+            # What still cannot be claimed is left for the next start.
             if name in self._gone:
                 pass
             elif self._ledger.available and (reason := await self._bring_back(shard, folder, name, header)):
@@ -249,6 +251,14 @@ class Reserve:
             if self.restored and not self._waiting:
                 self._back.set()
                 log.info("%d pairs are back from the reserve", self.restored)
+
+    async def _wait_usable(self, seat: _Seat) -> None:
+        """Until the shard is up and the ledger can be asked. For the ledger as long as the looks last: a disk
+        that is full for a moment is to cost no segment, and one that stays so is not waited for."""
+        await seat.wait_up()
+        while not self._ledger.available and trio.current_time() < self._until_s:
+            await trio.sleep(INTERVAL_S)
+            await seat.wait_up()
 
     async def _bring_back(self, shard: int, folder: SegmentFolder, name: str, header: Header) -> str:
         """Why the segment is dropped; empty if all of it that may be used is back."""

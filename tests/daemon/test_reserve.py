@@ -328,6 +328,37 @@ async def test_a_claim_that_fails_costs_its_segment_and_no_other(it: House) -> N
 
 
 @on_house
+async def test_while_the_ledger_is_away_segments_wait_for_it(it: House) -> None:
+    """A name that was found is not passed over, and what it costs is time."""
+    names = [it.put() for _ in range(3)]
+    it.ledger.available = False
+    await start(it)
+    await trio.sleep(INTERVAL_S * LOOKS / 2)
+    assert it.steps == []
+    it.ledger.available = True
+    for name in names:
+        await trio.sleep(INTERVAL_S)
+        it.reserve.opened(0, name, [it.row(1)])
+        await it.settle()
+        it.ledger.available = False
+        await trio.sleep(INTERVAL_S)
+        it.ledger.available = True
+    assert it.given() == names
+
+
+@on_house
+async def test_for_a_ledger_that_stays_away_segments_wait_no_longer_than_the_looks_last(it: House) -> None:
+    names = {it.put(), it.put()}
+    it.ledger.available = False
+    await start(it)
+    await trio.sleep(FIRST_INTERVAL_S * FIRST_LOOKS + INTERVAL_S * (LOOKS + 2))
+    it.ledger.available = True
+    await trio.sleep(1000)
+    assert it.steps == []
+    assert set(os.listdir(it.path)) == names, "they are left for the next start"
+
+
+@on_house
 async def test_pairs_whose_tags_cannot_be_looked_up_are_not_held(it: House) -> None:
     name = it.put()
     await start(it)
