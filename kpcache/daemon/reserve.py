@@ -268,7 +268,7 @@ class Reserve:
             if not await self._ledger.claim(name):
                 return "claimed_before"
             data = folder.read(name)
-            folder.remove(name)
+            folder.unlink(name)  # not there any more: another has it, who may have another ledger
         except (LedgerUnavailableError, OSError):
             return "unclaimed"
         except SegmentError as error:

@@ -64,10 +64,15 @@ class SegmentFolder:
         finally:
             os.close(fd)
 
+    def unlink(self, name: str) -> None:
+        """Remove a file that is there: of all who try, exactly one does. Raises ``OSError``, also for what is
+        not there any more."""
+        os.unlink(name, dir_fd=self._fd)
+
     def remove(self, name: str) -> None:
         """A folder only if it is empty: we made none. Raises ``OSError``; nothing to remove is fine."""
         try:
-            os.unlink(name, dir_fd=self._fd)
+            self.unlink(name)
         except FileNotFoundError:
             pass
         except OSError as error:

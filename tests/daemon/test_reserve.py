@@ -372,14 +372,30 @@ async def test_pairs_whose_tags_cannot_be_looked_up_are_not_held(it: House) -> N
 @on_house
 async def test_what_cannot_be_removed_is_not_given_out(it: House) -> None:
     name = it.put()
-    remove = SegmentFolder.remove
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SegmentFolder, "remove", lambda *_: (_ for _ in ()).throw(OSError(30, "read-only")))
+        patch.setattr(SegmentFolder, "unlink", lambda *_: (_ for _ in ()).throw(OSError(30, "read-only")))
         await start(it)
-    assert SegmentFolder.remove is remove
     assert it.sent == []
     assert os.listdir(it.path) == [name]
     assert it.ledger.claimed == [name]
+    assert it.reserve.status()["dropped_segments"] == {"unclaimed": 1}
+
+
+@on_house
+async def test_what_another_removed_first_is_its_own_and_not_given_out_here(it: House) -> None:
+    """Two daemons with two ledgers: each may claim the name, and each may have read the file."""
+    name = it.put()
+    read = SegmentFolder.read
+
+    def read_as_another_removes_it(folder: SegmentFolder, name: str) -> bytes:
+        data = read(folder, name)
+        folder.remove(name)
+        return data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SegmentFolder, "read", read_as_another_removes_it)
+        await start(it)
+    assert (it.sent, it.ledger.claimed) == ([], [name])
     assert it.reserve.status()["dropped_segments"] == {"unclaimed": 1}
 
 

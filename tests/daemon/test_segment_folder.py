@@ -79,6 +79,13 @@ def test_what_is_gone_is_no_segment_and_is_removed_without_a_word(folder: Segmen
     folder.remove(FILE)
 
 
+def test_of_two_who_take_a_segment_away_one_is_told_so(tmp_path: Path, folder: SegmentFolder) -> None:
+    (tmp_path / FILE).touch()
+    folder.unlink(FILE)
+    with pytest.raises(FileNotFoundError):
+        folder.unlink(FILE)
+
+
 def test_a_folder_that_is_not_empty_is_left(tmp_path: Path, folder: SegmentFolder) -> None:
     (tmp_path / FILE).mkdir()
     (tmp_path / FILE / "something").touch()

@@ -18,7 +18,7 @@ STEPS: dict[str, tuple[type, str, bool]] = {
     "before the claim": (LedgerFile, "claim", True),
     "claimed": (LedgerFile, "claim", False),
     "read": (SegmentFolder, "read", False),
-    "removed": (SegmentFolder, "remove", False),
+    "removed": (SegmentFolder, "unlink", False),
     "given to a shard": (Supervisor, "send", False),
     "opened": (Reserve, "opened", True),
     "known": (LedgerFile, "unknown", False),
@@ -34,7 +34,7 @@ def _counts(name: str, argument: Any) -> bool:
     """Not of the first message to a shard, nor of the note that lies beside the segments."""
     if name == "send":
         return bool(argument[0] == "restore")
-    return name != "remove" or argument.endswith(".segment")
+    return name != "unlink" or argument.endswith(".segment")
 
 
 def _deadly(works: Callable[..., Any], *, before: bool) -> Callable[..., Any]:
