@@ -185,6 +185,7 @@ class Reserve:
     async def run(self) -> None:
         """Bring back what is there, and what comes soon; then this is over."""
         if self._setup.folder is None:
+            log.warning("no pair will wait out a restart: %s", self._setup.why)
             return
         self._until_s = trio.current_time() + sum(_pauses())
         try:

@@ -1,6 +1,8 @@
 """Whether this life of the daemon has a reserve, and under which keys: found out once, at the start."""
 
+import fcntl
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,11 +66,27 @@ def open_reserve(path: Path, secret: bytes, *, guard: str, life: int, ledger_fau
     try:
         prepare_runtime_folder(path)
         fd = open_folder(path)
+        _lock(fd, path)
     except ConfigError as error:
         return Setup(path, error.message)
     except UnfitFolderError as error:
         return Setup(path, str(error))
     return Setup(path, "", SegmentFolder(fd), boot, _machine(guard), life, secret)
+
+
+def _lock(fd: int, path: Path) -> None:
+    """Keep other daemons out as long as this process lives: what is another's they would take for stale, and
+    delete. The shards have the folder open on their own, and not this lock, which ends with the daemon.
+    Closes the folder and raises ``UnfitFolderError`` if it is not to be had."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        if isinstance(error, BlockingIOError):
+            raise UnfitFolderError(
+                f"another daemon uses {path}; set daemon.runtime_dir to a folder of this daemon's own below /run"
+            ) from error
+        raise UnfitFolderError(f"{path} cannot be locked ({error.strerror})") from error
 
 
 def _machine(guard: str) -> bytes:

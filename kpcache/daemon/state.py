@@ -79,7 +79,8 @@ def _lock(fd: int, state_dir: Path) -> None:
 def _in_use(state_dir: Path) -> FolderInUseError:
     return FolderInUseError(
         f"daemon.state_dir: another kpcache process uses {state_dir}, a daemon or a keyring command; "
-        "stop it or let it finish; for a second daemon set its own daemon.state_dir and daemon.socket"
+        "stop it or let it finish; for a second daemon set its own daemon.state_dir, daemon.runtime_dir and "
+        "daemon.socket"
     )
 
 

@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Iterator[SegmentFolder]:
 class House:
     """A reserve over fake shards and a fake ledger; ``steps`` is what happened, in order."""
 
-    def __init__(self, path: Path, folder: SegmentFolder, shards: int = 1) -> None:
+    def __init__(self, path: Path, folder: SegmentFolder | None, shards: int = 1) -> None:
         self.path = path
         self.steps: list[str] = []
         self.sent: list[tuple[int, list[Any]]] = []
@@ -48,7 +48,8 @@ class House:
         self.shards = FakeShards(plans)
         self.stock = self.shards.stock
         self.ledger = Claims(self)
-        setup = Setup(path, "", folder, BOOT, MACHINE, LIFE, b"s" * 32)
+        why = "" if folder is not None else "there is no folder"
+        setup = Setup(path, why, folder, BOOT, MACHINE, LIFE, b"s" * 32)
         self.setup = setup
         self.reserve = Reserve(
             setup, lambda: self.generation, self.stock, self._send, self.ledger, lambda: self.reason, shards
@@ -330,20 +331,21 @@ async def test_a_claim_that_fails_costs_its_segment_and_no_other(it: House) -> N
 @on_house
 async def test_while_the_ledger_is_away_segments_wait_for_it(it: House) -> None:
     """A name that was found is not passed over, and what it costs is time."""
-    names = [it.put() for _ in range(3)]
+    first, second = it.put(), it.put()
     it.ledger.available = False
     await start(it)
     await trio.sleep(INTERVAL_S * LOOKS / 2)
     assert it.steps == []
     it.ledger.available = True
-    for name in names:
-        await trio.sleep(INTERVAL_S)
-        it.reserve.opened(0, name, [it.row(1)])
-        await it.settle()
-        it.ledger.available = False
-        await trio.sleep(INTERVAL_S)
-        it.ledger.available = True
-    assert it.given() == names
+    await trio.sleep(2 * INTERVAL_S)
+    assert it.given() == [first]
+    it.ledger.available = False
+    it.reserve.opened(0, first, [it.row(1)])
+    await trio.sleep(5 * INTERVAL_S)
+    assert it.given() == [first]
+    it.ledger.available = True
+    await trio.sleep(2 * INTERVAL_S)
+    assert it.given() == [first, second]
 
 
 @on_house
@@ -610,3 +612,15 @@ def test_the_looks_are_bounded_and_mostly_seldom() -> None:
     pauses = list(reserve_module._pauses())
     assert sum(pauses) == pytest.approx(FIRST_LOOKS * FIRST_INTERVAL_S + LOOKS * INTERVAL_S)
     assert len(pauses) == FIRST_LOOKS + LOOKS
+
+
+@mock_clock
+async def _without_a_folder(path: Path) -> None:
+    it = House(path, None)
+    await it.reserve.run()
+    assert it.reserve.status()["on"] is False
+
+
+def test_a_daemon_without_a_reserve_says_so_and_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _without_a_folder(tmp_path)
+    assert caplog.messages == ["no pair will wait out a restart: there is no folder"]

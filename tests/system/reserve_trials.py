@@ -408,6 +408,29 @@ def late(folder: Path) -> dict[str, Any]:
     return {"restored": held(before)}
 
 
+def shared_folder(folder: Path) -> dict[str, Any]:
+    """A second daemon that is told of the same folder has no reserve, and leaves the first one's alone."""
+    before = fill_and_stop(folder)
+    other = folder / "other"
+    (other / "reserve").mkdir(mode=0o700, parents=True)
+    other.chmod(0o700)
+    subprocess.run(["mount", "--bind", folder / "reserve", other / "reserve"], check=True)
+    with running(folder, SMALL) as daemon:
+        wait_restored(daemon, held(before))
+        with running(other, SMALL) as second:
+            second.wait_full()
+            reserve = second.status()["reserve"]
+            cure = f"another daemon uses {other / 'reserve'}; set daemon.runtime_dir to a folder"
+            assert (reserve["on"], reserve["why"].startswith(cure)) == (False, True), reserve
+            assert any("no pair will wait out a restart: " + cure in line for line in second.log)
+        daemon.wait_full()
+        sealed = held(daemon.status())
+    with running(folder, SMALL) as daemon:
+        reserve = wait_restored(daemon, 1)["reserve"]
+        assert (reserve["restored"], reserve["dropped_segments"]) == (sealed, {})
+    return {"restored": sealed}
+
+
 def _is_over(fd: int) -> bool:
     return bool(select.select([fd], [], [], 0)[0])
 
@@ -447,7 +470,7 @@ TRIALS: dict[str, Callable[[Path], dict[str, Any]]] = {
         each.__name__: each
         for each in (
             many_restarts, killed_at_each_step, put_back, put_back_unclaimed, leftovers, full_folder,
-            lost_ledger, other_shape, late, nothing_in_clear,
+            lost_ledger, other_shape, late, shared_folder, nothing_in_clear,
         )
     },
 }  # fmt: skip
