@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from kpcache.daemon.note_file import read_json
 from kpcache.daemon.notices import log
 from kpcache.errors import ConfigError
 from kpcache.keyring.files import check_owner_and_mode, naming
@@ -142,12 +143,16 @@ def begin_anew(path: Path) -> str:
 def read_note(folder: Path) -> Note | None:
     """None where there is none that can be read."""
     try:
-        note = json.loads((folder / NOTE_NAME).read_bytes()[:4096])
-        # An earlier kpcache noted no lives. More than there can be would leave no number for the next.
-        rows, lives = int(note["rows"]), int(note.get("lives", 0))
-        return Note(str(note["id"]), rows, lives) if 0 <= lives < MAX_LIVES else None
-    except (OSError, ValueError, TypeError, KeyError):
+        note = read_json(folder / NOTE_NAME)
+    except (OSError, ValueError):
         return None
+    if isinstance(note, dict):
+        note.setdefault("lives", 0)  # an earlier kpcache noted none
+    match note:
+        case {"id": str(id_), "rows": int(rows), "lives": int(lives)}:
+            # More than there can be would leave no number for the next.
+            return Note(id_, rows, lives) if 0 <= lives < MAX_LIVES else None
+    return None
 
 
 def write_note(folder: Path, note: Note) -> None:

@@ -14,9 +14,11 @@ from typing import Final, NamedTuple
 
 from kpcache.core import segment
 from kpcache.core.segment import Header, SegmentError
+from kpcache.daemon.note_file import read_json
 
 _NOTE: Final = "last-end.json"
-_NOTE_BYTES: Final = 4096
+# More than memory can have, and no more than a status can tell.
+_MAX_PAIRS: Final = 2**32 - 1
 _FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -92,10 +94,12 @@ class SegmentFolder:
     def take_note(self) -> EndNote | None:
         """What the last life left, once; None if it left nothing, as one that was killed."""
         try:
-            fd = os.open(_NOTE, os.O_RDONLY | _FLAGS, dir_fd=self._fd)
-            with open(fd, "rb", buffering=0) as file:
-                self.remove(_NOTE)
-                note = json.loads(file.read(_NOTE_BYTES))
-            return EndNote(int(note["life"]), int(note["pairs"]))
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
+            note = read_json(_NOTE, dir_fd=self._fd)
+        except (OSError, ValueError):
+            note = None
+        with suppress(OSError):
+            self.remove(_NOTE)
+        match note:
+            case {"life": int(life), "pairs": int(pairs)} if 0 <= pairs <= _MAX_PAIRS:
+                return EndNote(life, pairs)
+        return None

@@ -137,9 +137,28 @@ def test_a_note_of_an_earlier_kpcache_is_read_and_one_that_is_none_is_not(folder
         ('{"id": "a", "rows": 3, "lives": -1}', None),
         ('["id"]', None),
         ("", None),
+        ("[" * 4000, None),
+        ('{"id": "a", "rows": Infinity}', None),
+        ('{"id": "a", "rows": 3, "lives": 1e400}', None),
+        ('{"id": "a", "rows": 3}' + 4096 * " ", Note("a", 3, 0)),
+        ('{"id": "a"' + 4096 * " " + ', "rows": 3}', None),
     ):
         path.write_text(text)
         assert read_note(folder) == note, text
+
+
+def test_a_note_that_is_no_file_of_its_own_is_neither_followed_nor_waited_for(folder: Path) -> None:
+    path = folder / ledger_note.NOTE_NAME
+    write_note(folder, Note("a", 2, 1))
+    path.rename(folder / "other")
+    path.symlink_to(folder / "other")
+    assert read_note(folder) is None
+    path.unlink()
+    os.mkfifo(path)
+    assert read_note(folder) is None
+    path.unlink()
+    path.mkdir()
+    assert read_note(folder) is None
 
 
 # --- the clock

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -102,10 +102,27 @@ def test_a_note_is_taken_once(tmp_path: Path, folder: SegmentFolder) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"life": 1}', '{"life": "x", "pairs": 1}', "7" * 10_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", '{"life": 1}', '{"life": "x", "pairs": 1}', "7" * 10_000, "[" * 4000,
+        '{"life": 1, "pairs": Infinity}', '{"life": 1e400, "pairs": 1}', '{"life": 1, "pairs": -1}',
+        '{"life": 1, "pairs": 1' + 300 * "0" + "}",
+    ],
+)  # fmt: skip
 def test_a_note_that_is_none_tells_nothing(tmp_path: Path, folder: SegmentFolder, text: str) -> None:
     (tmp_path / "last-end.json").write_text(text)
     assert folder.take_note() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, _socket])
+def test_a_note_that_is_no_file_is_neither_waited_for_nor_left(
+    tmp_path: Path, folder: SegmentFolder, make: Callable[[Path], object]
+) -> None:
+    make(tmp_path / "last-end.json")
+    assert folder.take_note() is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_note_that_is_a_link_is_not_followed(tmp_path: Path, folder: SegmentFolder) -> None:
