@@ -113,7 +113,8 @@ class Reserve:
         self._waiting = 0  # segments found and not yet settled
         self._until_s = 0.0  # the end of the looks; the loop's clock
         self._back = trio.Event()
-        self._had: dict[tuple[int, int], int] = {}  # pairs, by the life and shard that sealed
+        self._had: dict[int, int] = {}  # pairs, by the shard of the last life that sealed
+        self._restored_of_last = 0  # of the last life's
         self._note = setup.folder.take_note() if setup.folder is not None else None
         self.restored = 0
         self.dropped_segments: Counter[str] = Counter()
@@ -139,7 +140,7 @@ class Reserve:
     def _burnt(self) -> tuple[int, bool]:
         is_exact = self._note is not None and self._note.life == self._setup.life - 1
         had = self._note.pairs if self._note is not None and is_exact else sum(self._had.values())
-        return max(had - self.restored, 0), is_exact
+        return max(had - self._restored_of_last, 0), is_exact
 
     def leave(self) -> None:
         """The daemon ends: have the next one know what it had."""
@@ -218,11 +219,12 @@ class Reserve:
             self._seen.add(name)
             try:
                 header = folder.header(name)
-                self._had[header.life, header.shard] = header.had
                 place = self._setup.place(self._generation())
-                reason = self._forbidden() or segment.why_not(
-                    header, name, place, range(self._ledger.floor, self._setup.life)
-                )
+                lives = range(self._ledger.floor, self._setup.life)
+                unfit = segment.why_not(header, name, place, lives)
+                if not unfit and self._is_of_last(header):
+                    self._had[header.shard] = header.had
+                reason = self._forbidden() or unfit
             except SegmentError as error:
                 reason = str(error)
             if reason:
@@ -293,14 +295,20 @@ class Reserve:
             return reason
         if seat.life != life:
             return "worker_lost"
-        self._judge(shard, seat.rows, unknown)
+        restored = self._judge(shard, seat.rows, unknown)
+        self.restored += restored
+        self._restored_of_last += restored if self._is_of_last(header) else 0
         return ""
+
+    def _is_of_last(self, header: Header) -> bool:
+        """Whether it was sealed by the life before this one."""
+        return header.life == self._setup.life - 1
 
     def _forbidden_now(self, header: Header) -> str:
         return self._forbidden() or ("generation" if header.place.generation != self._generation() else "")
 
-    def _judge(self, shard: int, rows: Sequence[Back], unknown: set[int]) -> None:
-        """Have the shard hold what it may."""
+    def _judge(self, shard: int, rows: Sequence[Back], unknown: set[int]) -> int:
+        """Have the shard hold what it may; returns how many that are."""
         refused: list[int] = []
         held: dict[str, list[Back]] = {}
         for index, row in enumerate(rows):
@@ -311,9 +319,9 @@ class Reserve:
                 held.setdefault(row.spec, []).append(row)
         serials = [row.serial for each in held.values() for row in each]
         self._send(shard, ["verdict", serials, refused])
-        self.restored += len(serials)
         for spec, each in held.items():
             self._stock.restore(shard, spec, [row.age_s for row in each])
+        return len(serials)
 
     def _why_refused(self, row: Back, *, is_known: bool) -> str:
         pool = self._stock.pools.get(row.spec)

@@ -600,6 +600,22 @@ async def _costs(path: Path, folder: SegmentFolder, note: EndNote | None) -> Non
         assert folder.take_note() == EndNote(LIFE, 3)
 
 
+@on_house
+async def test_what_a_restart_burnt_is_of_the_last_life_and_of_what_is_fit_to_be_opened(it: House) -> None:
+    it.put(had=4_000_000_000, place=PLACE._replace(boot=b"x" * 16))
+    it.put(had=4_000_000_000, name=b"x" * 16)
+    earlier, last = it.put(2, had=7, life=LIFE - 2), it.put(3, had=5)
+    await start(it)
+    assert burnt(it) == (5, False)
+    it.reserve.opened(0, earlier, [it.row(1), it.row(2)])
+    await it.settle()
+    assert burnt(it) == (5, False), "what is back of an earlier life makes up for none of this one"
+    it.reserve.opened(0, last, [it.row(n) for n in range(3)])
+    await it.settle()
+    assert burnt(it) == (2, False)
+    assert it.reserve.restored == 5
+
+
 @pytest.mark.parametrize("note", [EndNote(LIFE - 1, 30), EndNote(LIFE - 2, 30), None])
 def test_what_a_restart_burnt_is_told_exactly_after_an_ordinary_end(
     tmp_path: Path, folder: SegmentFolder, note: EndNote | None
