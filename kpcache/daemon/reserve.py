@@ -37,6 +37,7 @@ FIRST_LOOKS: Final = 50
 FIRST_INTERVAL_S: Final = 0.02
 LOOKS: Final = 60
 INTERVAL_S: Final = 1.0
+LOOKED_AT_ONCE: Final = 100  # segments; some milliseconds
 
 
 class Claims(Protocol):
@@ -118,6 +119,7 @@ class Reserve:
         self._note = setup.folder.take_note() if setup.folder is not None else None
         self.restored = 0
         self.dropped_segments: Counter[str] = Counter()
+        self._told: Counter[str] = Counter()  # of those
         self.dropped_pairs: Counter[str] = Counter()
 
     # --- for the status, and at the end
@@ -158,6 +160,7 @@ class Reserve:
             self._seen.add(name)
             self._gone.add(name)
             self._drop(folder, name, reason)
+        self._tell_dropped()
 
     # --- what the supervisor tells
 
@@ -200,22 +203,30 @@ class Reserve:
         except Exception as error:
             # Pairs can be made anew; the daemon serves on.
             log_defect("the reserve", error)
+        finally:
+            self._tell_dropped()
 
     async def _watch(self, folder: SegmentFolder, found: trio.MemorySendChannel[tuple[str, Header]]) -> None:
         unfinished = folder.temporaries()
         for pause_s in _pauses():
-            for header, name in sorted(self._look(folder), key=_order):
+            new = [name for name in folder.segments() if name not in self._seen]
+            fit: list[tuple[Header, str]] = []
+            for start in range(0, len(new), LOOKED_AT_ONCE):
+                fit += self._look(folder, new[start : start + LOOKED_AT_ONCE])
+                await trio.lowlevel.checkpoint()
+            for header, name in sorted(fit, key=_order):
                 found.send_nowait((name, header))
+            self._tell_dropped()
             await trio.sleep(pause_s)
         # No shard takes as long to write one: it was killed over it.
         for name in set(unfinished) & set(folder.temporaries()):
             self._remove(folder, name)
 
-    def _look(self, folder: SegmentFolder) -> Iterator[tuple[Header, str]]:
-        """Segments that are new here and may be opened; others are deleted."""
-        for name in folder.segments():
+    def _look(self, folder: SegmentFolder, names: Sequence[str]) -> Iterator[tuple[Header, str]]:
+        """Those of these segments that may be opened; others are deleted."""
+        for name in names:
             if name in self._seen:
-                continue
+                continue  # dropped since it was listed
             self._seen.add(name)
             try:
                 header = folder.header(name)
@@ -333,8 +344,13 @@ class Reserve:
 
     def _drop(self, folder: SegmentFolder, name: str, reason: str) -> None:
         self.dropped_segments[reason] += 1
-        log.warning("a segment of the reserve is dropped (%s); its pairs are burnt", reason)
         self._remove(folder, name)
+
+    def _tell_dropped(self) -> None:
+        """One line for each reason, of what has been dropped since the last time."""
+        for reason, count in (self.dropped_segments - self._told).items():
+            log.warning("segments of the reserve dropped (%s), their pairs burnt: %d", reason, count)
+        self._told = self.dropped_segments.copy()
 
     def _remove(self, folder: SegmentFolder, name: str) -> None:
         try:

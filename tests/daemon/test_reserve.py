@@ -17,7 +17,14 @@ from kpcache.daemon import reserve as reserve_module
 from kpcache.daemon.floor import ShardFaultError
 from kpcache.daemon.ledger_file import LedgerUnavailableError
 from kpcache.daemon.pools import PoolPlan
-from kpcache.daemon.reserve import FIRST_INTERVAL_S, FIRST_LOOKS, INTERVAL_S, LOOKS, Reserve
+from kpcache.daemon.reserve import (
+    FIRST_INTERVAL_S,
+    FIRST_LOOKS,
+    INTERVAL_S,
+    LOOKED_AT_ONCE,
+    LOOKS,
+    Reserve,
+)
 from kpcache.daemon.reserve_start import Setup
 from kpcache.daemon.segment_folder import EndNote, SegmentFolder
 from tests.fakes import SPEC, FakeClaims, FakeShards, book_is_balanced, mock_clock
@@ -576,6 +583,48 @@ async def test_a_defect_in_it_ends_the_reserve_and_not_the_daemon(it: House) -> 
     assert it.sent == []
 
 
+MANY = 1000
+
+
+def test_of_many_that_are_refused_there_is_one_line_and_others_have_their_turns_meanwhile(
+    tmp_path: Path, folder: SegmentFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    @mock_clock
+    async def drive() -> None:
+        async with house(tmp_path, folder) as it, trio.open_nursery() as nursery:
+            for _ in range(MANY):
+                it.put(life=LIFE)
+            left: list[int] = []
+
+            async def look() -> None:
+                while len(left) < 4 * MANY // LOOKED_AT_ONCE:
+                    left.append(len(os.listdir(tmp_path)))
+                    await trio.lowlevel.checkpoint()
+
+            it.run()  # type: ignore[attr-defined]
+            nursery.start_soon(look)
+            await it.settle()
+            # Of two tasks that take turns either may be first each time.
+            assert len({*left}) >= MANY // LOOKED_AT_ONCE // 2
+
+    drive()
+    assert caplog.messages == [f"segments of the reserve dropped (stale), their pairs burnt: {MANY}"]
+
+
+@on_house
+async def test_what_is_dropped_between_two_parts_of_a_look_is_dropped_once(it: House) -> None:
+    for _ in range(2 * LOOKED_AT_ONCE):
+        it.put()
+    it.run()  # type: ignore[attr-defined]
+    while not it.reserve._seen:
+        await trio.lowlevel.checkpoint()
+    it.reserve.drop_all("quiesced")
+    it.reserve.shard_up(0)
+    await it.settle()
+    assert it.steps == []
+    assert it.reserve.status()["dropped_segments"] == {"quiesced": 2 * LOOKED_AT_ONCE}
+
+
 # --- what a restart has cost
 
 
@@ -602,9 +651,9 @@ async def _costs(path: Path, folder: SegmentFolder, note: EndNote | None) -> Non
 
 @on_house
 async def test_what_a_restart_burnt_is_of_the_last_life_and_of_what_is_fit_to_be_opened(it: House) -> None:
-    it.put(had=4_000_000_000, place=PLACE._replace(boot=b"x" * 16))
-    it.put(had=4_000_000_000, name=b"x" * 16)
-    earlier, last = it.put(2, had=7, life=LIFE - 2), it.put(3, had=5)
+    it.put(had=4_000_000_000, shard=1, place=PLACE._replace(boot=b"x" * 16))
+    it.put(had=4_000_000_000, shard=2, name=b"x" * 16)
+    earlier, last = it.put(2, had=7, shard=3, life=LIFE - 2), it.put(3, had=5)
     await start(it)
     assert burnt(it) == (5, False)
     it.reserve.opened(0, earlier, [it.row(1), it.row(2)])
