@@ -276,6 +276,7 @@ class LedgerFile:
         """This reserve segment is used from now on, and never again, durably; whether it had not been before.
         Raises ``LedgerUnavailableError``: then that is not known."""
         self.connect()
+        self._require_our_files()
         minute = int(self._now() // 60)
         return bool(self._execute(ledger_segments.CLAIM, (name, self._life, minute)))
 
@@ -283,6 +284,8 @@ class LedgerFile:
         """The indexes of those that are not recorded. Raises ``LedgerUnavailableError``."""
         if not tags:
             return set()
+        self.connect()
+        self._require_our_files()
         found = self._execute(ledger_segments.UNKNOWN, {"count": len(tags), "tags": b"".join(tags)})
         return {index for (index,) in found}
 

@@ -1,7 +1,8 @@
 """What the ledger knows of the reserve: the segments that were claimed, and whose pairs are recorded.
 
 A claim is one row, durable before anything in the segment is read. Rows are never removed: there is one for
-each segment that ever waited out a restart, some ten with every restart.
+each segment that ever waited out a restart. At each restart these are as many as there are shards, and one
+more for each 384 KiB of pairs that a shard held beyond its first (``segment.FULL_BYTES``).
 """
 
 from typing import Final

@@ -1,12 +1,12 @@
 """A name is claimed once, whatever becomes of the process; and the ledger tells which pairs it knows."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from kpcache.daemon.ledger_file import LedgerUnavailableError
+from kpcache.daemon.ledger_file import LedgerFile, LedgerUnavailableError
 from tests.ledgers import Disk, close_all, open_file, record, tag
 
 
@@ -52,6 +52,23 @@ def test_a_claim_that_fails_is_told_and_stands_if_it_had_landed(tmp_path: Path, 
         file.claim("one.segment")
     disk.error = ""
     assert file.claim("one.segment") is not lands
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda file: file.claim("other.segment"), lambda file: file.unknown([tag(1), tag(2)])]
+)
+def test_a_ledger_that_was_taken_away_beneath_us_is_not_asked(
+    tmp_path: Path, ask: Callable[[LedgerFile], object]
+) -> None:
+    """SQLite would go on with files that no next start finds, and what is claimed there is claimed nowhere."""
+    file = open_file(tmp_path)
+    record(file, [1])
+    assert file.claim("one.segment")
+    (tmp_path / "ledger.db-wal").unlink()
+    with pytest.raises(LedgerUnavailableError, match="removed or replaced by another hand"):
+        ask(file)
+    ask(file)
+    assert not file.claim("one.segment"), "what the log had is in the ledger, and it is open again"
 
 
 def test_the_indexes_of_tags_that_are_not_recorded(tmp_path: Path) -> None:
