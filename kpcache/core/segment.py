@@ -155,7 +155,10 @@ def why_not(header: Header, called: str, here: Place, lives: range) -> str:
 
 
 def derive_key(secret: bytes, place: Place, life: int) -> bytes:
-    """The 32 bytes under which shards of one life of the daemon seal. ``secret``: 32 bytes."""
+    """The 32 bytes under which shards of one life of the daemon seal. ``secret``: 32 bytes. Raises
+    ``ValueError`` if there is none: BLAKE2b would go without, and anybody could derive the key."""
+    if not secret:
+        raise ValueError("no secret to derive the reserve's keys from")
     mac = hashlib.blake2b(key=secret, digest_size=32, person=_PERSON)
     numbers = (place.generation.to_bytes(8, "big"), life.to_bytes(8, "big"))
     for part in (_LABEL, place.boot, place.machine, *numbers):

@@ -73,6 +73,7 @@ class _Seat:
         self.life = 0  # changes when the shard is lost
         self.asked = ""
         self.answered = trio.Event()
+        self.answered_s = 0.0  # the loop's clock
         self.rows: list[Back] | None = None
 
     async def wait_up(self) -> None:
@@ -178,6 +179,7 @@ class Reserve:
             raise ShardFaultError("a segment was opened that it had not been given")
         seat.rows = None if rows is None else [_back(row) for row in rows]
         seat.asked = ""
+        seat.answered_s = trio.current_time()
         seat.answered.set()
 
     # --- the work
@@ -306,7 +308,10 @@ class Reserve:
             return reason
         if seat.life != life:
             return "worker_lost"
-        restored = self._judge(shard, seat.rows, unknown)
+        # They have aged while the ledger was asked.
+        waited_s = trio.current_time() - seat.answered_s
+        rows = [row._replace(age_s=row.age_s + waited_s) for row in seat.rows]
+        restored = self._judge(shard, rows, unknown)
         self.restored += restored
         self._restored_of_last += restored if self._is_of_last(header) else 0
         return ""

@@ -89,6 +89,11 @@ def test_each_part_of_a_place_and_each_life_has_a_key_of_its_own() -> None:
     assert segment.derive_key(SECRET, PLACE, 7) == segment.derive_key(SECRET, PLACE, 7)
 
 
+def test_without_a_secret_there_is_no_key() -> None:
+    with pytest.raises(ValueError, match="no secret"):
+        segment.derive_key(b"", PLACE, 7)
+
+
 def test_no_two_places_run_together_in_the_derivation() -> None:
     """Without the lengths, what moves from one part to the next would leave the key the same."""
     one, other = Place(b"b" * 15, b"b" + b"m" * 16, 5), Place(b"b" * 16, b"m" * 16, 5)

@@ -312,6 +312,22 @@ async def test_what_is_too_old_or_has_no_pool_is_refused(it: House) -> None:
 
 
 @on_house
+async def test_pairs_age_while_the_ledger_is_asked(it: House) -> None:
+    name = it.put(2)
+    await start(it)
+    it.ledger.go = trio.Event()
+    it.reserve.opened(0, name, [it.row(1, age_s=89.0), it.row(2, age_s=91.0)])
+    await trio.sleep(10)
+    it.ledger.go.set()
+    await it.settle()
+    assert it.verdicts() == [[[1], [2]]]
+    assert it.reserve.status()["dropped_pairs"] == {"too_old": 1}
+    it.shards.deliver()
+    it.stock.retire(it.stock.pools[SPEC], trio.current_time() + 1.1)
+    assert it.stock.pools[SPEC].book.discarded == {"too_old": 1}
+
+
+@on_house
 async def test_more_than_the_target_is_kept(it: House) -> None:
     name = it.put(20)
     await start(it)
