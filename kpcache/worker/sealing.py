@@ -5,6 +5,7 @@ it is ready, and not when it needs it: by then an upgrade may have put other fil
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,10 @@ from kpcache.worker.reserve_folder import open_folder
 
 # If there is time or room for a part only, it is the part that took the longest to make.
 _COSTLY_FIRST: Final = sorted(SPECS, key=lambda spec: -SPECS[spec].keygen_cost_s)
+
+# The part of the folder's file system that is left free: /run is other services' too, who may need it to
+# start at all. Shards that seal at the same time may go beyond it by a segment each.
+_FREE_PART: Final = 0.25
 
 
 class Sealer:
@@ -39,7 +44,8 @@ class Sealer:
 
         Each pair is forgotten before the segment that has it gets its name, so that it is in one place or in
         none. Nothing is synced: what lies in memory outlives this process, and is not to outlive the machine.
-        Raises ``OSError`` when a segment cannot be written; the rest is burnt then, here and by the caller.
+        Raises ``OSError`` when a segment cannot be written, or would leave others too little room; the rest is
+        burnt then, here and by the caller.
         """
         had, number = holding.size, 0
         while rows := _next_rows(holding):
@@ -51,6 +57,7 @@ class Sealer:
         place, life = self._place, self._life
         header = Header(name, place, life, self._shard, number, len(rows), had, nonce).pack()
         data = header + self._cipher.encrypt(nonce, segment.pack_rows(rows), header)
+        _require_room(self._folder, len(data))
         temporary = segment.temporary_name(name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(temporary, flags, 0o600, dir_fd=self._folder)
@@ -70,6 +77,13 @@ def sealer(reserve: Mapping[str, Any], shard: int) -> Sealer:
     place = Place(reserve["boot"], reserve["machine"], reserve["generation"])
     folder = open_folder(Path(reserve["folder"]))
     return Sealer(folder, shard, reserve["key"], place, reserve["life"])
+
+
+def _require_room(folder: int, size: int) -> None:
+    room = os.fstatvfs(folder)
+    left = room.f_bfree - size / room.f_frsize
+    if room.f_blocks and left < _FREE_PART * room.f_blocks:  # none are told where there is no limit
+        raise OSError(errno.ENOSPC, f"less than {_FREE_PART:.0%} of its file system would be left free")
 
 
 def _write_all(fd: int, data: bytes) -> None:

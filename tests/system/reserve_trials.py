@@ -316,14 +316,15 @@ def full_folder(folder: Path) -> dict[str, Any]:
         daemon.wait_full()
         had = held(daemon.status())
         assert daemon.stop() == 0
-        assert any("not all that it held could be sealed: No space left" in line for line in daemon.log)
+        assert any("not all that it held could be sealed: less than 25% of" in line for line in daemon.log)
     assert not any(path.name.endswith((".segment", ".new")) for path in small.iterdir())
     with running(folder, config) as daemon:
         daemon.wait_full()
         reserve = daemon.status()["reserve"]
     assert (reserve["restored"], reserve["dropped_segments"]) == (0, {})
-    assert not reserve["burnt_is_exact"] or reserve["burnt_last_restart"] >= had
-    return {"burnt": reserve["burnt_last_restart"], "exact": reserve["burnt_is_exact"]}
+    assert reserve["burnt_is_exact"], "it ended as it should, and there was room for a note of that"
+    assert reserve["burnt_last_restart"] >= had
+    return {"burnt": reserve["burnt_last_restart"]}
 
 
 def lost_ledger(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -11,16 +10,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kpcache.core import segment
 from kpcache.core.pipe import encode
 from kpcache.core.segment import Place, Row
-from kpcache.worker.sealing import open_segment
+from kpcache.worker import sealing
+from kpcache.worker.holding import Holding
+from kpcache.worker.sealing import Sealer, open_segment
+from tests.system.dying_shard import STEPS
 from tests.system.shard_driver import ShardDriver, hogs, shard
 
 SPEC = "ECC_NIST_EDWARDS25519"
 KEY = bytes(range(32))
 PLACE = Place(b"b" * 16, b"m" * 16, 0)
-KILLS = 8
+DYING = [sys.executable, "-P", str(Path(__file__).with_name("dying_shard.py"))]
 PER_SEGMENT = 1788  # of the smallest pairs there are
 
 
@@ -121,24 +125,66 @@ def a_defect_of_the_daemon_seals_nothing(folder: Path) -> None:
 
 
 def killed_while_sealing(folder: Path) -> dict[str, Any]:
-    """Whatever the moment: what has its name is whole, and no pair is in two segments."""
-    kept = []
-    rng = random.Random(time.monotonic_ns())
-    for _ in range(KILLS):
-        with shard(reserve=told(folder), scheduling="normal") as driver:
+    """At each step of the second segment: the first is whole, and of the second there is all or nothing."""
+    kept: dict[str, int] = {}
+    for step in STEPS:
+        with shard(reserve=told(folder), scheduling="normal", command=[*DYING, step]) as driver:
             driver.start_maker()
             driver.fill(SPEC, 3 * PER_SEGMENT)
             driver.pipe.close()
-            time.sleep(rng.uniform(0, 0.02))
-            os.kill(driver.process.pid, signal.SIGKILL)
+            assert driver.ended_within(10.0)
+            assert driver.process.returncode == -signal.SIGKILL, step
         rows = sealed(folder)
-        assert len({row.private for row in rows}) == len(rows) <= 3 * PER_SEGMENT
-        kept.append(len(rows))
+        whole = 2 if step == "named" else 1
+        assert len({row.private for row in rows}) == len(rows) == whole * PER_SEGMENT, step
+        unfinished = [path for path in folder.iterdir() if segment.is_temporary_name(path.name)]
+        assert len(unfinished) == (step in ("file made", "half written", "written")), step
+        kept[step] = len(rows)
         for path in folder.iterdir():
-            assert segment.is_file_name(path.name) or segment.is_temporary_name(path.name), path
+            assert segment.is_file_name(path.name) or path in unfinished, path
             path.unlink()
-    assert min(kept) < 3 * PER_SEGMENT, "some kills came in time"
     return {"kept": kept}
+
+
+def _ballast(folder: Path, left: int) -> Path:
+    """Leave so many bytes free there."""
+    path, room = folder / "ballast", os.statvfs(folder)
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, room.f_bfree * room.f_frsize - left)
+    return path
+
+
+def others_keep_a_quarter_of_the_room(folder: Path) -> None:
+    room = os.statvfs(folder)
+    quarter = room.f_blocks * room.f_frsize // 4
+    ballast = _ballast(folder, quarter + segment.FULL_BYTES * 3 // 2)
+    with shard(reserve=told(folder), scheduling="normal") as driver:
+        driver.start_maker()
+        driver.fill(SPEC, 3 * PER_SEGMENT)
+        hang_up(driver)
+        assert driver.process.stderr is not None
+        assert driver.process.stderr.read() == (
+            b"not all that it held could be sealed: less than 25% of its file system would be left free\n"
+        )
+    assert len(sealed(folder)) == PER_SEGMENT
+    assert len(list(folder.iterdir())) == 2, "the segment and the ballast"
+    assert os.statvfs(folder).f_bfree * room.f_frsize >= quarter
+    ballast.unlink()
+
+
+def what_another_fills_meanwhile_leaves_nothing_half_written(folder: Path) -> None:
+    """There was room when it was asked for."""
+    _ballast(folder, 100 * 1024)
+    holding = Holding()
+    for _ in range(PER_SEGMENT):
+        holding.record([holding.add(Row(SPEC, 0, bytes(48), bytes(44), bytes(32), bytes(16), 1.0))])
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sealing, "_require_room", lambda *_: None)
+        with pytest.raises(OSError, match="No space left"):
+            Sealer(fd, 0, KEY, PLACE, 3).seal(holding)
+    os.close(fd)
+    assert [path.name for path in folder.iterdir()] == ["ballast"]
 
 
 def an_rsa_4096_in_the_making_holds_nothing_up(folder: Path) -> dict[str, Any]:
@@ -169,6 +215,7 @@ TRIALS: dict[str, Callable[[Path], dict[str, Any] | None]] = {
     for each in (
         held_pairs_are_sealed, a_segment_is_restored, a_shard_that_is_dismissed_seals_nothing,
         last_words_are_heeded, a_defect_of_the_daemon_seals_nothing, killed_while_sealing,
+        others_keep_a_quarter_of_the_room, what_another_fills_meanwhile_leaves_nothing_half_written,
         an_rsa_4096_in_the_making_holds_nothing_up, an_unfit_folder_is_told,
     )
 }  # fmt: skip

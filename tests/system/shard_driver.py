@@ -43,12 +43,14 @@ class ShardDriver:
         inherit: dict[str, str] | None = None,
         prefix: Sequence[str] = (),
         reserve: dict[str, Any] | None = None,
+        command: Sequence[str] = (),
     ) -> None:
+        """``command`` is a program in the place of the shard's."""
         self.pipe, theirs = socket.socketpair()
         self.pipe.settimeout(ANSWER_TIMEOUT_S)
         with theirs:
             self.process = subprocess.Popen(
-                [*prefix, *process.command("kpcache.worker.shard")],
+                [*prefix, *(command or process.command("kpcache.worker.shard"))],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
