@@ -84,7 +84,7 @@ def _lock(fd: int, path: Path) -> None:
         os.close(fd)
         if isinstance(error, BlockingIOError):
             raise UnfitFolderError(
-                f"another daemon uses {path}; set daemon.runtime_dir to a folder of this daemon's own below /run"
+                f"another daemon uses {path}; set daemon.runtime_dir to another folder below /run"
             ) from error
         raise UnfitFolderError(f"{path} cannot be locked ({error.strerror})") from error
 

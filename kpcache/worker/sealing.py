@@ -44,8 +44,8 @@ class Sealer:
 
         Each pair is forgotten before the segment that has it gets its name, so that it is in one place or in
         none. Nothing is synced: what lies in memory outlives this process, and is not to outlive the machine.
-        Raises ``OSError`` when a segment cannot be written, or would leave others too little room; the rest is
-        burnt then, here and by the caller.
+        Raises ``OSError`` when a segment cannot be written, or would leave others too little room; the rest
+        is burnt then, here and by the caller.
         """
         had, number = holding.size, 0
         while rows := _next_rows(holding):

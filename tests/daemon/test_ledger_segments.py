@@ -60,7 +60,7 @@ def test_a_claim_that_fails_is_told_and_stands_if_it_had_landed(tmp_path: Path, 
 def test_a_ledger_that_was_taken_away_beneath_us_is_not_asked(
     tmp_path: Path, ask: Callable[[LedgerFile], object]
 ) -> None:
-    """SQLite would go on with files that no next start finds, and what is claimed there is claimed nowhere."""
+    """SQLite would go on with files that no next start finds: what is claimed there is claimed nowhere."""
     file = open_file(tmp_path)
     record(file, [1])
     assert file.claim("one.segment")

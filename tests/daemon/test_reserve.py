@@ -462,7 +462,9 @@ async def test_a_shard_that_dies_over_a_segment_takes_it_along(it: House) -> Non
 
 
 @on_house
-async def test_a_shard_that_is_lost_before_it_is_up_or_twice_gets_its_segments_all_the_same(it: House) -> None:
+async def test_a_shard_that_is_lost_before_it_is_up_or_twice_gets_its_segments_all_the_same(
+    it: House,
+) -> None:
     first, second = it.put(), it.put()
     it.run()  # type: ignore[attr-defined]
     await it.settle()

@@ -1,4 +1,4 @@
-"""A shard that is killed at one step of sealing its second segment, which its argument names. Never for use."""
+"""A shard that is killed at a step of sealing its second segment, which its argument names. Never for use."""
 
 import os
 import signal

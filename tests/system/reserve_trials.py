@@ -29,7 +29,9 @@ SPEC = "ECC_NIST_P256"
 OTHER = "ECC_NIST_EDWARDS25519"
 SMALL = pools(**{SPEC: 64}) + "[workers]\nshards = 1\nmakers = 1\n"
 ROUNDS = 3  # for what the clock judges, since others may be using this machine
-BACK_S = 1.0
+# What a restart may take, in terms of one that has nothing to bring back.
+BACK_RATIO = 1.5
+BACK_MORE_S = 0.1
 BACK_PART = 0.95
 LOOK_S = 0.005  # between two looks: whoever looks all the time takes a CPU from what is measured
 DRAW = 16  # what the daemon draws of a pool as small as these
@@ -111,15 +113,37 @@ def fill_and_stop(folder: Path, config: str = SMALL) -> dict[str, Any]:
 # --- how fast
 
 
+def _first_answer_s(folder: Path, config: str) -> float:
+    """From the exec of a daemon with nothing to bring back until it answers."""
+    wait_no_shard(folder)
+    for path in segments(folder):  # of a shard that was quicker than its own kill
+        path.unlink()
+    began = time.monotonic()
+    with started(folder, config) as daemon:
+        status = wait_restored(daemon, 0)
+        answered_s = time.monotonic() - began
+        assert (status["reserve"]["on"], status["reserve"]["restored"]) == (True, 0)
+    return answered_s
+
+
 def _measure(folder: Path, *, kill: bool, busy: bool) -> dict[str, Any]:
-    """Full pools, a restart, and how long until they are back, from the exec of the new daemon."""
+    """Full pools, a restart, and how long until they are back, from the exec of the new daemon.
+
+    How fast this machine is now is told by a daemon that has nothing to bring back: what the reserve takes
+    is judged by that. ``back_s`` of a quiet machine is what bench/README quotes.
+    """
     config = pools(RSA_2048=4, **{SPEC: 512, OTHER: 512})
     with running(folder, config + '[workers]\nscheduling = "normal"\n') as daemon:
         daemon.wait_full()
     if busy:  # makers that have an RSA_4096 in the making all the time
         config = config.replace("[pools.RSA_4096]\ntarget = 0", "[pools.RSA_4096]\ntarget = 1000")
+    empty = folder / "empty"
+    empty.mkdir(mode=0o700)
+    _first_answer_s(empty, config)  # which also makes its keyring and ledger
     rounds: list[dict[str, Any]] = []
-    while not rounds or (rounds[-1]["back_s"] >= BACK_S and len(rounds) < ROUNDS):
+    while len(rounds) < ROUNDS and not (rounds and rounds[-1]["back_s"] <= rounds[-1]["at_most_s"]):
+        with cpu_hogs(2 if busy else 0):
+            first_s = _first_answer_s(empty, config)
         with started(folder, config) as daemon, cpu_hogs(2 if busy else 0):
             before = wait_restored(daemon, 700)
             ended = time.monotonic()
@@ -137,11 +161,28 @@ def _measure(folder: Path, *, kill: bool, busy: bool) -> dict[str, Any]:
         rounds.append(
             {
                 "held": held(before), "restored": reserve["restored"], "back_s": round(back_s, 3),
+                "first_answer_s": round(first_s, 3),
+                "at_most_s": round(BACK_RATIO * first_s + BACK_MORE_S, 3),
                 "stop_s": round(began - ended, 3), "burnt": reserve["burnt_last_restart"],
             }
         )  # fmt: skip
-    assert rounds[-1]["back_s"] < BACK_S, rounds
+    assert rounds[-1]["back_s"] <= rounds[-1]["at_most_s"], rounds
     return {"rounds": rounds}
+
+
+def before_any_maker(folder: Path) -> dict[str, Any]:
+    """What is back is given out by a daemon none of whose makers has come up, nor ever will."""
+    before = fill_and_stop(folder)
+    with started(folder, SMALL, program("makerless_daemon")) as daemon:
+        daemon.wait_log("serves on")
+        wait_restored(daemon, held(before))
+        assert len(set(take(daemon, held(before)))) == held(before)
+        status = daemon.status()
+        makers = [worker for worker in status["workers"] if worker["role"] == "maker"]
+        assert [(maker["state"], bool(maker["pid"])) for maker in makers] == [("starting", False)]
+        assert status["pools"][SPEC]["generated"] == 0
+        assert balanced(status)
+    return {"given_out": held(before)}
 
 
 # --- never twice
@@ -470,8 +511,8 @@ TRIALS: dict[str, Callable[[Path], dict[str, Any]]] = {
     **{
         each.__name__: each
         for each in (
-            many_restarts, killed_at_each_step, put_back, put_back_unclaimed, leftovers, full_folder,
-            lost_ledger, other_shape, late, shared_folder, nothing_in_clear,
+            before_any_maker, many_restarts, killed_at_each_step, put_back, put_back_unclaimed, leftovers,
+            full_folder, lost_ledger, other_shape, late, shared_folder, nothing_in_clear,
         )
     },
 }  # fmt: skip
