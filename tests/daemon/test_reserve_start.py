@@ -8,6 +8,7 @@ import pytest
 from kpcache.core.segment import Place
 from kpcache.daemon import reserve_start
 from kpcache.daemon.reserve_start import Setup, open_reserve
+from kpcache.worker.generation import MODES
 
 SECRET = b"s" * 32
 
@@ -26,7 +27,7 @@ def any_folder_will_do(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def opened(path: Path, *, life: int = 3) -> Setup:
-    return open_reserve(path, SECRET, life=life, ledger_fault="disk full")
+    return open_reserve(path, SECRET, guard="none", life=life, ledger_fault="disk full")
 
 
 def test_the_folder_is_one_daemons_until_it_ends(tmp_path: Path, any_folder_will_do: list[int]) -> None:
@@ -66,3 +67,9 @@ def test_the_keyrings_secret_is_in_no_text(tmp_path: Path, any_folder_will_do: l
     assert SECRET.decode() not in repr(setup)
     assert setup.place(4) == Place(setup.boot, setup.machine, 4)
     os.close(any_folder_will_do[0])
+
+
+def test_each_mode_of_the_guard_makes_another_machine_of_it() -> None:
+    """Each counts generations in its own way: the same number is not the same generation."""
+    assert len({reserve_start._machine(mode) for mode in MODES}) == len(MODES)
+    assert reserve_start._machine("kmsg") == reserve_start._machine("kmsg")
