@@ -39,7 +39,8 @@ def _shard() -> int:
 def _daemon() -> int:
     from kpcache.cli.main import main
     from kpcache.daemon.fence import Fence
-    from kpcache.daemon.ledger_file import LedgerFile, Verdict
+    from kpcache.daemon.ledger_file import LedgerFile
+    from kpcache.daemon.ledger_store import Verdict
 
     _patch(LedgerFile, "record", lambda _file, _batch: Verdict(set(), []))
     _patch(Fence, "stands", lambda _fence: True)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from kpcache.daemon.dispatcher import Gate
 from kpcache.daemon.fence import Fence
 from kpcache.daemon.floor import Floor
-from kpcache.daemon.ledger_file import LedgerUnavailableError
+from kpcache.daemon.ledger_store import LedgerUnavailableError
 from kpcache.daemon.notices import log
 from kpcache.daemon.reserve import Reserve
 from kpcache.daemon.stock import Stock

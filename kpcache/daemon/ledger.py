@@ -13,8 +13,9 @@ from typing import Any, Final, TypeVar
 
 import trio
 
+from kpcache.daemon.alarm_file import AlarmFile
 from kpcache.daemon.ledger_batch import Batch, Duplicate, Made
-from kpcache.daemon.ledger_file import LedgerFile, LedgerUnavailableError, Verdict
+from kpcache.daemon.ledger_store import LedgerUnavailableError, Store, Verdict
 from kpcache.daemon.notices import log, log_defect
 from kpcache.errors import ConfigError, KeyUnavailableException
 
@@ -33,22 +34,25 @@ class Ledger:
 
     def __init__(
         self,
-        file: LedgerFile,
+        store: Store,
+        kept: AlarmFile,
         *,
         fault: str,
-        alarm: Callable[[list[Duplicate], bool], None],
+        alarm: Callable[[Sequence[Duplicate], bool], None],
         room: Callable[[], None],
         availability: Callable[[bool], None],
         now: Callable[[], float] = time.time,
     ) -> None:
-        """``fault`` is why the file is not open yet, empty if it is.
+        """``kept`` takes the alarm while ``store`` cannot. ``fault`` is why that is not open yet, empty if it
+        is.
 
         ``alarm`` is told of duplicates, and whether the alarm is durable: in one step with the settling of
         the pairs of that batch. ``room`` is told that pairs are accepted again, ``availability`` of each
         change of ``available``. ``now`` gives Unix seconds.
         """
         self.fault = fault
-        self._file = file
+        self._store = store
+        self._kept = kept
         self._alarm = alarm
         self._room = room
         self._availability = availability
@@ -84,14 +88,14 @@ class Ledger:
 
     def status(self) -> dict[str, Any]:
         """For ``kpcache.Status``. ``bytes`` is of the last minute; the texts are empty if all is well."""
-        file = self._file
+        store = self._store
         return {
-            "id": file.id,
-            "tags": file.rows,
-            "bytes": file.bytes,
+            "id": store.id,
+            "tags": store.rows,
+            "bytes": store.size_bytes,
             "available": self.available,
             "fault": self.fault,
-            "rolled_back": file.rolled_back,
+            "rolled_back": store.rolled_back,
             "waiting": self._waiting,
         }
 
@@ -106,6 +110,7 @@ class Ledger:
                 verdict = await trio.to_thread.run_sync(self._attempt, self._batch, limiter=self._writer)
             except (LedgerUnavailableError, ConfigError) as error:
                 self._fail(error)
+                await self._keep_alarm(error)
             except Exception as error:
                 log_defect("the ledger", error)
                 self._fail(LedgerUnavailableError("a defect; the daemon's log has the place"))
@@ -119,28 +124,28 @@ class Ledger:
 
     async def clear_alarm(self) -> None:
         """Durably. Raises ``KeyUnavailableException``; then the alarm stands."""
-        await self._administrate(self._file.clear_alarm, "the alarm stands as before")
+        await self._administrate(self._clear, "the alarm stands as before")
 
     async def acknowledge(self) -> None:
         """That the ledger was rolled back. Raises ``KeyUnavailableException``."""
-        await self._administrate(self._file.acknowledge, "nothing was acknowledged")
+        await self._administrate(self._store.acknowledge, "nothing was acknowledged")
 
     @property
     def floor(self) -> int:
-        """See ``LedgerFile.raise_floor``."""
-        return self._file.floor
+        """See ``Store.raise_floor``."""
+        return self._store.floor
 
     async def raise_floor(self) -> None:
-        """See ``LedgerFile.raise_floor``. Raises ``LedgerUnavailableError``."""
-        await self._ask(self._file.raise_floor)
+        """See ``Store.raise_floor``. Raises ``LedgerUnavailableError``."""
+        await self._ask(self._store.raise_floor)
 
     async def claim(self, name: str) -> bool:
-        """See ``LedgerFile.claim``. Raises ``LedgerUnavailableError``."""
-        return await self._ask(lambda: self._file.claim(name))
+        """See ``Store.claim``. Raises ``LedgerUnavailableError``."""
+        return await self._ask(lambda: self._store.claim(name))
 
     async def unknown(self, tags: Sequence[bytes]) -> set[int]:
-        """See ``LedgerFile.unknown``. Raises ``LedgerUnavailableError``."""
-        return await self._ask(lambda: self._file.unknown(tags))
+        """See ``Store.unknown``. Raises ``LedgerUnavailableError``."""
+        return await self._ask(lambda: self._store.unknown(tags))
 
     async def _administrate(self, act: Callable[[], None], consequence: str) -> None:
         try:
@@ -155,11 +160,27 @@ class Ledger:
             self._fail(error)
             raise LedgerUnavailableError(str(error)) from error
 
+    async def _keep_alarm(self, error: Exception) -> None:
+        """When all has been stopped: the runtime folder may hang as well. A stop waits for it as for a
+        commit."""
+        if isinstance(error, LedgerUnavailableError) and error.duplicates:
+            with trio.CancelScope(shield=True):
+                try:
+                    await trio.to_thread.run_sync(self._kept.keep, error.duplicates, limiter=self._writer)
+                except Exception as defect:
+                    log_defect("what keeps the alarm", defect)
+
     # --- in the thread
 
     def _attempt(self, batch: Batch | None) -> Verdict | None:
-        self._file.connect()
-        return self._file.record(batch) if batch is not None else None
+        self._store.connect()
+        record_kept(self._kept, self._store)
+        return self._store.record(batch) if batch is not None else None
+
+    def _clear(self) -> None:
+        record_kept(self._kept, self._store)  # cleared or not, the ledger is where the evidence stays
+        self._store.clear_alarm()
+        self._kept.cleared()
 
     # --- in the loop
 
@@ -183,8 +204,8 @@ class Ledger:
             self.fault = ""
             log.warning("the ledger can be written again; pairs are made as before")
             # A ledger that could not be read at the start may have evidence in it.
-            if self._file.standing:
-                self._alarm(self._file.standing, True)
+            if self._store.standing:
+                self._alarm(self._store.standing, True)
             self._availability(True)
         batch, self._batch = self._batch, None
         if batch is not None and verdict is not None:
@@ -217,6 +238,13 @@ class Ledger:
             self._alarm(error.duplicates, False)
         if was_available:
             self._availability(False)
+
+
+def record_kept(kept: AlarmFile, store: Store) -> None:
+    """Write to the ledger what it could not take before. Raises ``LedgerUnavailableError``."""
+    if kept.duplicates:
+        store.raise_alarm(kept.duplicates)
+        kept.recorded()
 
 
 def _tags(made: Made) -> int:

@@ -14,8 +14,10 @@ _MAKER_START: Final = struct.Struct(">BHI")
 MAKER_START_BYTES: Final = _MAKER_START.size
 _SERIAL_BITS: Final = 32
 LAST_SERIAL: Final = (1 << _SERIAL_BITS) - 1
+# Of no batch: evidence that is recorded apart from its batch bears it.
+ALARM_SERIAL: Final = 0
 # The longest public key, of ML-KEM-1024, has 1,590 bytes.
-_MAX_PUBLIC_BYTES: Final = 4096
+MAX_PUBLIC_BYTES: Final = 4096
 
 
 class MakerStart(NamedTuple):
@@ -149,7 +151,7 @@ class Batch:
 
 
 def batch_number(life: int, serial: int) -> int:
-    """Of no other batch on the same ledger: ``life`` is never given twice, ``serial`` counts in it, to
+    """Of no other batch on the same ledger: ``life`` is never given twice, ``serial`` counts in it, from 1 to
     ``LAST_SERIAL``."""
     return life << _SERIAL_BITS | serial
 
@@ -166,7 +168,7 @@ def new_pairs(spec: str, rows: Sequence[Any]) -> list[NewPair]:
     for serial, tags, public in rows:
         if type(serial) is not int or type(tags) is not list or type(public) is not bytes:
             raise ValueError("a pair is malformed")
-        if len(tags) != wanted or not 0 < len(public) <= _MAX_PUBLIC_BYTES:
+        if len(tags) != wanted or not 0 < len(public) <= MAX_PUBLIC_BYTES:
             raise ValueError("a pair has a wrong number of tags, or no public key")
         if any(type(tag) is not bytes or len(tag) != TAG_BYTES for tag in tags):
             raise ValueError("a tag is malformed")

@@ -20,35 +20,16 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from kpcache.daemon import ledger_note, ledger_schema, ledger_segments, ledger_sqlite
-from kpcache.daemon.ledger_batch import LAST_SERIAL, Batch, Duplicate, batch_number
+from kpcache.daemon.ledger_batch import ALARM_SERIAL, LAST_SERIAL, Batch, Duplicate, batch_number
 from kpcache.daemon.ledger_note import Note, Notes
+from kpcache.daemon.ledger_store import MAX_EVIDENCE, LedgerUnavailableError, Verdict
 from kpcache.errors import ConfigError
 
 _LOOK_INTERVAL_S: Final = 60.0
-# Evidence enough; while the alarm stands nothing is made that could add to it.
-MAX_EVIDENCE: Final = 16
 _PERSON: Final = b"kpc-ledger"
-
-
-class LedgerUnavailableError(Exception):
-    """Nothing can be recorded now. The text says why, with the file; an operator must look if it lasts.
-
-    ``duplicates``: found before that, and the alarm could not be made durable.
-    """
-
-    def __init__(self, message: str, duplicates: list[Duplicate] | None = None) -> None:
-        super().__init__(message)
-        self.duplicates = duplicates or []
-
-
-class Verdict(NamedTuple):
-    """Which pairs of a batch, by the indexes of ``Made`` and pair, are duplicates, and of what."""
-
-    refused: set[tuple[int, int]]
-    duplicates: list[Duplicate]
 
 
 class LedgerFile:
@@ -73,7 +54,7 @@ class LedgerFile:
         self.path = state_dir / ledger_note.FILE_NAME
         self.id = ""
         self.rows = 0  # tags, as far as acknowledged
-        self.bytes = 0  # on the disk, as of the last minute
+        self.size_bytes = 0  # on the disk, as of the last minute
         self.rolled_back = ""  # what is missing of what was recorded, until it is acknowledged
         self.floor = 1  # the first life whose sealed pairs may come back
         self.standing: list[Duplicate] = []  # evidence of the alarm that is durable
@@ -237,22 +218,34 @@ class LedgerFile:
 
     def _record_again(self, connection: sqlite3.Connection, batch: Batch) -> Verdict:
         """Some tags are there already: see whose they are, then record what is new and raise the alarm."""
-        duplicates: list[Duplicate] = []
+        new: list[Duplicate] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
             met = [*ledger_sqlite.conflicts(connection, batch), *batch.within()]
             refused = {(row.made, row.pair) for row, _ in met}
             duplicates = [batch.duplicate(row, earlier) for row, earlier in met[:MAX_EVIDENCE]]
+            # A batch that is tried again tells of the same duplicates.
+            new = [each for each in duplicates if each not in self.standing]
             connection.execute(ledger_schema.RECORD_NEW, batch.parameters())
-            for number, each in enumerate(duplicates):
-                connection.execute(ledger_schema.RAISE, ledger_sqlite.alarm_row(batch, number, each))
+            for each in new:
+                connection.execute(ledger_schema.RAISE, ledger_sqlite.alarm_row(batch.number, each))
             [rows] = connection.execute("SELECT rows FROM ledger").fetchone()
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise self._closed_by(error, duplicates) from error
+            raise self._closed_by(error, new) from error
         self.rows = rows
-        self.standing += duplicates
+        self.standing += new
         return Verdict(refused, duplicates)
+
+    def raise_alarm(self, duplicates: Sequence[Duplicate]) -> None:
+        """Evidence that could not be recorded when it was found, now; what stands already is not added twice.
+        Raises as ``connect``."""
+        self.connect()
+        for each in duplicates:
+            if each not in self.standing:
+                batch = batch_number(each.life, ALARM_SERIAL)
+                self._execute(ledger_schema.RAISE, ledger_sqlite.alarm_row(batch, each))
+                self.standing.append(each)
 
     def clear_alarm(self) -> None:
         """No alarm stands from now on, durably; the evidence stays, marked, and nothing that was made before
@@ -321,7 +314,7 @@ class LedgerFile:
 
     def _note(self) -> None:
         self._looked_s = self._now()
-        self.bytes = ledger_note.file_bytes(self.path)
+        self.size_bytes = ledger_note.file_bytes(self.path)
         note = Note(self.id, self.rows, self._life)
         if note != self._noted and self._notes.write(note):
             self._noted = note

@@ -58,8 +58,9 @@ CONFLICTS: Final = f"""{NUMBERS}
     SELECT i, fingerprint, tags.minute, maker, batch FROM n JOIN tags ON tag = {TAG}
     WHERE (batch, fingerprint, maker, tags.minute) <> (:batch, {_FINGERPRINT}, {_MAKER}, :minute)"""  # noqa: S608 - constants of ours
 
-# A batch that is tried again tells of the same duplicates.
-RAISE: Final = "INSERT INTO alarms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING"
+RAISE: Final = """INSERT INTO alarms
+    SELECT ?1, coalesce(max(number) + 1, 0), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, NULL
+    FROM alarms WHERE batch = ?1"""
 STANDING: Final = """SELECT spec, public, minute, maker, batch, earlier_fingerprint, earlier_minute,
     earlier_maker, earlier_life FROM alarms WHERE cleared_s IS NULL ORDER BY batch, number"""
 CLEAR: Final = "UPDATE alarms SET cleared_s = ? WHERE cleared_s IS NULL"

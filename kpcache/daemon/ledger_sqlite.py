@@ -117,10 +117,11 @@ def standing(connection: sqlite3.Connection) -> list[Duplicate]:
     ]  # fmt: skip
 
 
-def alarm_row(batch: Batch, number: int, found: Duplicate) -> tuple[Any, ...]:
+def alarm_row(batch: int, found: Duplicate) -> tuple[Any, ...]:
+    """``batch`` is the number of one in the life that found it."""
     earlier = found.earlier
     return (
-        batch.number, number, found.spec, found.public, batch.minute, found.by.pack(), earlier.fingerprint,
+        batch, found.spec, found.public, int(found.found_s // 60), found.by.pack(), earlier.fingerprint,
         int(earlier.recorded_s // 60), earlier.by.pack(), earlier.life,
     )  # fmt: skip
 

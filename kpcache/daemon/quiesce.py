@@ -14,7 +14,7 @@ from kpcache.daemon.dispatcher import Gate
 from kpcache.daemon.endings import WorkersRemainError
 from kpcache.daemon.fence import Fence
 from kpcache.daemon.floor import Floor
-from kpcache.daemon.ledger_file import LedgerUnavailableError
+from kpcache.daemon.ledger_store import LedgerUnavailableError
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.supervisor import Supervisor
 from kpcache.errors import KMSInvalidStateException, KpcacheError

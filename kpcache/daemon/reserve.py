@@ -27,7 +27,7 @@ from kpcache.core import segment
 from kpcache.core.segment import TAG_BYTES, Header, SegmentError
 from kpcache.core.specs import SPECS
 from kpcache.daemon.floor import ShardFaultError
-from kpcache.daemon.ledger_file import LedgerUnavailableError
+from kpcache.daemon.ledger_store import LedgerUnavailableError
 from kpcache.daemon.notices import log, log_defect
 from kpcache.daemon.reserve_start import Setup
 from kpcache.daemon.segment_folder import EndNote, SegmentFolder

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kpcache.daemon import ledger_note, ledger_sqlite
 from kpcache.daemon.ledger_batch import LAST_SERIAL, Batch, Made, MakerStart, batch_number, life_of
-from kpcache.daemon.ledger_file import MAX_EVIDENCE, LedgerFile, LedgerUnavailableError
+from kpcache.daemon.ledger_file import LedgerFile
+from kpcache.daemon.ledger_store import LedgerUnavailableError
 from kpcache.errors import ConfigError
 from tests.ledgers import (
     BY,
@@ -56,30 +55,6 @@ def refusal(folder: Path, expected_id: str = "", **options: Any) -> str:
 # --- what is recorded
 
 
-def test_a_tag_is_accepted_once_in_one_life_and_over_lives(folder: Path) -> None:
-    file = open_file(folder)
-    assert refused(file, [1, 2], [3, 4]) == []
-    assert refused(file, [5, 6], [2, 7]) == [1]
-    file.close()
-    file = open_file(folder, file.id)
-    assert refused(file, [8, 9], [10, 1], [3, 11]) == [1, 2]
-    # What came with a duplicate is recorded as well: its twin may come next.
-    assert refused(file, [7, 12]) == [0]
-    assert (file.rows, file.rolled_back) == (12, "")
-
-
-def test_twice_in_one_batch_is_a_duplicate_and_so_is_a_pair_of_equal_primes(folder: Path) -> None:
-    file = open_file(folder)
-    assert refused(file, [1, 2], [3, 1], [4, 4], [5, 6]) == [1, 2]
-    assert refused(file, [5, 7]) == [0]
-
-
-def test_the_same_pair_twice_in_one_batch_is_one_pair_too_many(folder: Path) -> None:
-    """Tag, fingerprint and batch are equal: still it is no row that an earlier attempt left."""
-    file = open_file(folder)
-    assert refused(file, [1], [1]) == [1]
-
-
 def test_what_is_known_of_both_pairs_is_told_and_kept(folder: Path) -> None:
     file = open_file(folder)
     record(file, [1, 2], by=MakerStart(0, 7, 300_000))
@@ -109,15 +84,6 @@ def made_digest(made: Made) -> bytes:
     return hashlib.sha256(made.pairs[0].public).digest()
 
 
-def test_the_evidence_of_one_batch_is_bounded(folder: Path) -> None:
-    file = open_file(folder)
-    pairs = [[n] for n in range(3 * MAX_EVIDENCE)]
-    record(file, *pairs)
-    verdict = record(file, *pairs)
-    assert len(verdict.refused) == 3 * MAX_EVIDENCE
-    assert len(verdict.duplicates) == len(file.standing) == MAX_EVIDENCE
-
-
 def test_a_large_batch_is_one_statement(folder: Path) -> None:
     disk = Disk()
     file = open_file(folder, disk=disk)
@@ -125,51 +91,6 @@ def test_a_large_batch_is_one_statement(folder: Path) -> None:
     assert record(file, *([n] for n in range(5000))).refused == set()
     assert len(disk.statements) == 1
     assert file.rows == 5000
-
-
-batches = st.lists(
-    st.one_of(
-        st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=5),
-        st.sampled_from(["restart", "fails", "fails and lands"]),
-    ),
-    max_size=20,
-)
-
-
-@settings(deadline=None, max_examples=60)
-@given(batches)
-def test_it_does_what_a_set_would_whatever_fails(
-    tmp_path_factory: pytest.TempPathFactory, story: list[Any]
-) -> None:
-    folder = tmp_path_factory.mktemp("ledger")
-    disk, known = Disk(), set[bytes]()
-    file = open_file(folder, disk=disk)
-    for step in story:
-        if step == "restart":
-            disk.error = ""
-            file.close()
-            file = open_file(folder, file.id, disk=disk)
-            continue
-        if isinstance(step, str):
-            disk.error, disk.lands = "disk I/O error", step == "fails and lands"
-            continue
-        batch = batch_of(*step)
-        if disk.error:
-            with pytest.raises(LedgerUnavailableError):
-                file.record(batch)
-            disk.error = ""
-            file.connect()
-        expected = []
-        for index, each in enumerate(step):
-            tags = [tag(n) for n in each]
-            if len(set(tags)) < len(tags) or not known.isdisjoint(tags):
-                expected.append(index)
-            known.update(tags)
-        assert sorted(pair for _, pair in file.record(batch).refused) == expected
-        assert file.rows == len(known)
-    disk.error = ""
-    file.close()
-    assert open_file(folder, file.id).rolled_back == ""
 
 
 # --- after a failed commit

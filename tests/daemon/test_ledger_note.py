@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kpcache.daemon import ledger_note
-from kpcache.daemon.ledger_file import LedgerUnavailableError
 from kpcache.daemon.ledger_note import MAX_LIVES, Note, read_note, write_note
+from kpcache.daemon.ledger_store import LedgerUnavailableError
 from kpcache.daemon.runtime_folder import prepare_runtime_folder
 from kpcache.errors import ConfigError
 from tests.ledgers import NOW_S, close_all, open_file, record, refused

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kpcache.daemon.ledger_file import LedgerFile, LedgerUnavailableError
+from kpcache.daemon.ledger_file import LedgerFile
+from kpcache.daemon.ledger_store import LedgerUnavailableError
 from tests.ledgers import Disk, close_all, open_file, record, tag
 
 
@@ -43,17 +44,6 @@ def test_a_claim_is_durable_when_it_is_told(tmp_path: Path) -> None:
     assert "PRAGMA synchronous = FULL" in disk.statements
 
 
-@pytest.mark.parametrize("lands", [False, True])
-def test_a_claim_that_fails_is_told_and_stands_if_it_had_landed(tmp_path: Path, lands: bool) -> None:
-    disk = Disk()
-    file = open_file(tmp_path, disk=disk)
-    disk.error, disk.lands = "disk I/O error", lands
-    with pytest.raises(LedgerUnavailableError, match="disk I/O error"):
-        file.claim("one.segment")
-    disk.error = ""
-    assert file.claim("one.segment") is not lands
-
-
 @pytest.mark.parametrize(
     "ask", [lambda file: file.claim("other.segment"), lambda file: file.unknown([tag(1), tag(2)])]
 )
@@ -69,15 +59,6 @@ def test_a_ledger_that_was_taken_away_beneath_us_is_not_asked(
         ask(file)
     ask(file)
     assert not file.claim("one.segment"), "what the log had is in the ledger, and it is open again"
-
-
-def test_the_indexes_of_tags_that_are_not_recorded(tmp_path: Path) -> None:
-    file = open_file(tmp_path)
-    record(file, [1, 2], [3, 4])
-    assert file.unknown([]) == set()
-    assert file.unknown([tag(1), tag(2), tag(3), tag(4)]) == set()
-    assert file.unknown([tag(9), tag(1), tag(8), tag(4), tag(9)]) == {0, 2, 4}
-    assert file.unknown([tag(n) for n in range(2000)]) == {0, *range(5, 2000)}
 
 
 def test_a_ledger_that_was_begun_before_there_was_a_reserve_gets_its_table(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from kpcache.daemon.endings import WorkersRemainError, wait_ended, watched
-from kpcache.daemon.ledger_file import LedgerUnavailableError
+from kpcache.daemon.ledger_store import LedgerUnavailableError
 from kpcache.daemon.quiesce import UNREAD_TIMEOUT_S, Quiescence
 from kpcache.errors import KMSInvalidStateException
 from tests.daemon.test_session import PAIR, Open, opened

@@ -15,7 +15,7 @@ from kpcache.core import segment
 from kpcache.core.segment import Header, Place
 from kpcache.daemon import reserve as reserve_module
 from kpcache.daemon.floor import ShardFaultError
-from kpcache.daemon.ledger_file import LedgerUnavailableError
+from kpcache.daemon.ledger_store import LedgerUnavailableError
 from kpcache.daemon.pools import PoolPlan
 from kpcache.daemon.reserve import (
     FIRST_INTERVAL_S,

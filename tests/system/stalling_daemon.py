@@ -7,7 +7,8 @@ from pathlib import Path
 
 from kpcache.cli.main import main
 from kpcache.daemon.ledger_batch import Batch
-from kpcache.daemon.ledger_file import LedgerFile, Verdict
+from kpcache.daemon.ledger_file import LedgerFile
+from kpcache.daemon.ledger_store import Verdict
 
 STALL_S = 5.0
 _record = LedgerFile.record
