@@ -69,8 +69,15 @@ def told(evidence: dict[str, Any]) -> list[str]:
             f"{moment(earlier['RecordedDate'])}, by {earlier['MadeBy']} of start {earlier['Life']}",
             f"  the fresh one's public key (DER, base64): {as_json(each['PublicKey'])[1:-1]}",
         ]
-    if not evidence["Durable"]:
-        lines.append("this is not in the ledger, which could not be written: a restart would not know of it")
+    if evidence["Unreadable"]:
+        lines.append(
+            f"an earlier start left an alarm whose evidence cannot be read: {evidence['Unreadable']}"
+        )
+    elif not evidence["Durable"]:
+        lines.append(
+            "this is not in the ledger, which could not be written; the daemon's log says whether a restart "
+            "would know of it"
+        )
     return [
         *lines,
         "two sound pairs never do: the random source of this machine is or was broken. Find the cause first, "

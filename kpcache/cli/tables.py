@@ -68,6 +68,14 @@ def alarm_lines(alarm: Mapping[str, Any] | None) -> list[Text]:
     if alarm is None:
         return []
     count = int(alarm["duplicates"])
+    if not count:
+        return [
+            Text(
+                f"ALARM since {moment(alarm['since_s'])} or before, and its evidence cannot be read; the "
+                "random source of this machine may be broken. What is known: kpcache clear-alarm --show",
+                style="bold red",
+            )
+        ]
     return [
         Text(
             f"ALARM since {moment(alarm['since_s'])}: {count} {'duplicate' if count == 1 else 'duplicates'} "

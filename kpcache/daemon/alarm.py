@@ -1,12 +1,14 @@
 """The alarm: two pairs share a prime or a public key, which two sound pairs never do.
 
 It stops all issuing, for the random source cannot be trusted, for any spec; and it outlives a restart, in
-the ledger, until an administrator clears it. Pairs made before that are burnt and their makers replaced.
+the ledger (or, until that can be written, in ``AlarmFile``), until an administrator clears it. Pairs made
+before that are burnt and their makers replaced.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from kpcache.daemon.alarm_file import AlarmFile
 from kpcache.daemon.dispatcher import Gate
 from kpcache.daemon.ledger import Ledger
 from kpcache.daemon.ledger_batch import Duplicate, Earlier
@@ -28,20 +30,29 @@ class Alarm:
         self._resume = resume
         self._evidence: list[Duplicate] = []
         self._is_durable = False
+        self._unreadable = ""
+        self._unreadable_since_s = 0.0
 
     @property
     def stands(self) -> bool:
-        return bool(self._evidence)
+        return bool(self._evidence or self._unreadable)
 
-    def find(self, duplicates: list[Duplicate], is_durable: bool) -> None:
-        """Raise it, or add to it. ``is_durable``: a restart will know of it."""
+    def recall(self, standing: Sequence[Duplicate], kept: AlarmFile) -> None:
+        """Raise it again as an earlier life left it: in the ledger, or beside that."""
+        if standing:
+            self.find(standing, True)
+        if kept.duplicates:
+            self.find(kept.duplicates, False)
+        if kept.unreadable:
+            self._find_unreadable(kept.unreadable, kept.since_s)
+
+    def find(self, duplicates: Sequence[Duplicate], is_durable: bool) -> None:
+        """Raise it, or add to it. ``is_durable``: all of it is in the ledger."""
         was_durable, self._is_durable = self._is_durable, is_durable
         new = [each for each in duplicates if each not in self._evidence]
-        first = not self._evidence
+        first = not self.stands
         self._evidence += new
-        self._gate.alarm = True
-        if first:
-            self._stop()
+        self._close(first)
         for each in new:
             log.critical(
                 "ALARM: a fresh %s pair (SHA-256 of its public key %s, %s) shares a prime or a public key "
@@ -50,35 +61,53 @@ class Alarm:
                 each.spec, each.digest.hex(), each.by, each.earlier.fingerprint.hex(), each.earlier.by, _CURE,
             )  # fmt: skip
         if not is_durable:
-            log.critical("the alarm could not be written: until it is, a restart would not know of it")
+            if new or was_durable:
+                log.critical("the alarm could not be written to the ledger; that is tried again by itself")
         elif new and first:
             log.critical("the alarm is in the ledger: a restart does not clear it")
         elif not was_durable:
             log.critical("the alarm is in the ledger now")
 
+    def _find_unreadable(self, why: str, since_s: float) -> None:
+        first = not self.stands
+        self._unreadable, self._unreadable_since_s = why, since_s
+        self._close(first)
+        log.critical(
+            "ALARM: an earlier start of the daemon left one, and its evidence cannot be read (%s). %s",
+            why,
+            _CURE,
+        )
+
+    def _close(self, first: bool) -> None:
+        self._gate.alarm = True
+        if first:
+            self._stop()
+
     def clear(self) -> None:
         """Issue again; what the ledger keeps of it has been marked already."""
-        self._evidence = []
+        self._evidence, self._unreadable = [], ""
         self._gate.alarm = False
         self._resume()
 
     def status(self) -> dict[str, Any] | None:
-        """For ``kpcache.Status``: None while there is none."""
-        if not self._evidence:
+        """For ``kpcache.Status``: None while there is none. ``spec`` is empty if no evidence can be read."""
+        if not self.stands:
             return None
-        first = self._evidence[0]
+        first = self._evidence[0] if self._evidence else None
         return {
-            "since_s": first.found_s,
-            "spec": first.spec,
+            "since_s": first.found_s if first else self._unreadable_since_s,
+            "spec": first.spec if first else "",
             "duplicates": len(self._evidence),
             "durable": self._is_durable,
         }
 
     def describe(self) -> dict[str, Any]:
-        """The evidence, which holds nothing secret. Times are Unix seconds, to the minute."""
+        """The evidence, which holds nothing secret. Times are Unix seconds, to the minute. ``Unreadable`` is
+        why there is some that cannot be told, else empty."""
         return {
             "Standing": self.stands,
             "Durable": self._is_durable and self.stands,
+            "Unreadable": self._unreadable,
             "Duplicates": [_described(each) for each in self._evidence],
         }
 
@@ -99,9 +128,10 @@ class Incidents:
         if not self._alarm.stands:
             raise KMSInvalidStateException("No alarm stands.")
         cleared = len(self._alarm.describe()["Duplicates"])
+        unreadable = ["evidence that could not be read"] if self._alarm.describe()["Unreadable"] else []
         await self._ledger.clear_alarm()
         self._alarm.clear()
-        return {"Cleared": cleared}, [f"{cleared} duplicates"]
+        return {"Cleared": cleared}, [f"{cleared} duplicates", *unreadable]
 
     async def acknowledge_ledger(self) -> tuple[dict[str, Any], list[str]]:
         """As ``clear_alarm``, of a ledger that was rolled back."""

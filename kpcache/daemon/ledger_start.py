@@ -5,8 +5,12 @@ what else a keyring of an earlier kpcache lacks), and as the ledger that the key
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from kpcache.daemon.ledger_file import LedgerFile, LedgerUnavailableError
+from kpcache.daemon.alarm_file import AlarmFile
+from kpcache.daemon.ledger import record_kept
+from kpcache.daemon.ledger_file import LedgerFile
+from kpcache.daemon.ledger_store import LedgerUnavailableError, Store
 from kpcache.daemon.notices import log
 from kpcache.daemon.runtime_folder import prepare_runtime_folder
 from kpcache.errors import ConfigError, KeyUnavailableException
@@ -15,10 +19,17 @@ from kpcache.keyring.document import Document
 from kpcache.keyring.vault import Vault
 
 
-def open_ledger(vault: Vault, state_dir: Path, runtime_dir: Path) -> tuple[LedgerFile, str]:
-    """The ledger, and why it is not open yet; empty if it is.
+class Opened(NamedTuple):
+    """The ledger, and why it is not open yet, empty if it is; ``kept`` has the alarm of an earlier life that
+    is not in it."""
 
-    Raises ``ConfigError`` with the cure for a ledger that is not to be used, and where a keyring of an
+    store: Store
+    fault: str
+    kept: AlarmFile
+
+
+def open_ledger(vault: Vault, state_dir: Path, runtime_dir: Path) -> Opened:
+    """Raises ``ConfigError`` with the cure for a ledger that is not to be used, and where a keyring of an
     earlier kpcache cannot be given its tag key.
     """
     # Durable before anything is recorded under it: else a power cut would leave rows that none can compare.
@@ -26,16 +37,18 @@ def open_ledger(vault: Vault, state_dir: Path, runtime_dir: Path) -> tuple[Ledge
     if why_not:
         raise ConfigError(why_not)
     content = vault.content
-    file = LedgerFile(
-        state_dir, content.tag_key, content.ledger_id, os.urandom, runtime_dir=_usable(runtime_dir)
-    )
+    folder = _usable(runtime_dir)
+    file = LedgerFile(state_dir, content.tag_key, content.ledger_id, os.urandom, runtime_dir=folder)
+    kept = AlarmFile(folder)
+    kept.read()
     try:
         file.connect()
+        record_kept(kept, file)
     except LedgerUnavailableError as error:
         log.error(
             "the ledger cannot be used: %s. No new pairs until it can; it is tried again by itself", error
         )
-        return file, str(error)
+        return Opened(file, str(error), kept)
     if file.rolled_back:
         log.error(
             "the ledger is rolled back: %s. Pairs that it lacks are not known again, should they be made or "
@@ -49,7 +62,7 @@ def open_ledger(vault: Vault, state_dir: Path, runtime_dir: Path) -> tuple[Ledge
             log.warning(
                 "the ledger's id could not be noted in the keyring, as the next start will: %s", why_not
             )
-    return file, ""
+    return Opened(file, "", kept)
 
 
 def _usable(runtime_dir: Path) -> Path | None:
@@ -59,7 +72,7 @@ def _usable(runtime_dir: Path) -> Path | None:
     except ConfigError as error:
         log.warning(
             "daemon.runtime_dir cannot be used: %s. So it is not noticed if the whole state folder is put "
-            "back from an older copy", error,
+            "back from an older copy, nor is an alarm known that could not be written to the ledger", error,
         )  # fmt: skip
         return None
     return runtime_dir

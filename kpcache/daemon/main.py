@@ -22,8 +22,8 @@ from kpcache.daemon.emergencies import Emergencies
 from kpcache.daemon.fence import Fence
 from kpcache.daemon.leaving import Leaving
 from kpcache.daemon.ledger import Ledger
-from kpcache.daemon.ledger_file import LedgerFile
-from kpcache.daemon.ledger_start import open_ledger
+from kpcache.daemon.ledger_start import Opened, open_ledger
+from kpcache.daemon.ledger_store import Store
 from kpcache.daemon.notices import ReporterHandler, UnhurriedReporter, log, log_defect
 from kpcache.daemon.pooling import pooling
 from kpcache.daemon.quiesce import Quiescence
@@ -74,14 +74,14 @@ def run(config: Config, reporter: Reporter) -> int:
                 default_alias=keyring.default_alias,
                 unlock=unlock_of(keyring, os.environ),
             )
-            ledger, fault = open_ledger(vault, config.daemon.state_dir, config.daemon.runtime_dir)
-            stack.callback(ledger.close)
+            opened = open_ledger(vault, config.daemon.state_dir, config.daemon.runtime_dir)
+            stack.callback(opened.store.close)
             listeners: Listeners = []
             for path, mode in _socket_paths(config):
                 listener = listen(path, mode, config.daemon.socket_group)
                 stack.callback(close_listener, listener, path)
                 listeners.append((listener, path))
-            trio.run(_live, config, reporter, vault, ledger, fault, listeners, leaving)
+            trio.run(_live, config, reporter, vault, opened, listeners, leaving)
     except ConfigError:
         raise
     except Exception as error:
@@ -105,12 +105,11 @@ async def _live(
     config: Config,
     reporter: Reporter,
     vault: Vault,
-    ledger: LedgerFile,
-    fault: str,
+    opened: Opened,
     listeners: Listeners,
     leaving: Leaving,
 ) -> None:
-    await Daemon(config, reporter, vault, ledger, fault, listeners, leaving).live()
+    await Daemon(config, reporter, vault, opened, listeners, leaving).live()
 
 
 class Daemon:
@@ -121,11 +120,11 @@ class Daemon:
         config: Config,
         reporter: Reporter,
         vault: Vault,
-        ledger: LedgerFile,
-        ledger_fault: str,
+        opened: Opened,
         listeners: Listeners,
         leaving: Leaving,
     ) -> None:
+        ledger, ledger_fault, kept = opened
         self._config = config
         self._leaving = leaving
         self._reporter = reporter
@@ -158,6 +157,7 @@ class Daemon:
         )
         self._ledger = Ledger(
             ledger,
+            kept,
             fault=ledger_fault,
             alarm=self._alarm.find,
             room=lambda: self._floor.wanted.set(),
@@ -203,8 +203,7 @@ class Daemon:
         self._status.watch_clients(lambda: self._server.connections, self._server.clients)
         self._fence.on_change(self._emergencies.burn_copied)
         self._ledger_is(not ledger_fault)
-        if ledger.standing:
-            self._alarm.find(ledger.standing, True)
+        self._alarm.recall(ledger.standing, kept)
 
     _background: trio.Nursery
 
@@ -299,7 +298,7 @@ class Daemon:
         if self._config.ledger.when_unavailable == "stop":
             self._emergencies.ledger_is(available)
 
-    def _why_no_reserve(self, ledger: LedgerFile) -> str:
+    def _why_no_reserve(self, ledger: Store) -> str:
         """Why nothing may be brought back now, one of ``segment.REASONS``; empty if it may."""
         if self._gate.quiesced:
             return "quiesced"

@@ -355,6 +355,11 @@ def test_the_alarm_is_told_in_red_and_leads_to_its_evidence() -> None:
     )
     assert "kpcache clear-alarm --show" in line.plain
     assert "red" in str(line.style)
+    [line] = alarm_lines({"since_s": 0.0, "spec": "", "duplicates": 0, "durable": False})
+    assert line.plain.startswith(
+        "ALARM since 1970-01-01 00:00 UTC or before, and its evidence cannot be read"
+    )
+    assert "kpcache clear-alarm --show" in line.plain
 
 
 def test_the_keyring_line_says_what_is_sealed_and_what_is_exported() -> None:

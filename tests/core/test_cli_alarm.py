@@ -29,7 +29,7 @@ class Terminal(io.StringIO):
 
 class FakeDaemon:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.stands, self.durable = True, True
+        self.stands, self.durable, self.unreadable = True, True, ""
         self.asked: list[str] = []
         self.found = [FOUND]
         self.found_later: list[dict[str, Any]] = []
@@ -45,7 +45,10 @@ class FakeDaemon:
             return {"Cleared": 1}
         duplicates = list(self.found)
         self.found += self.found_later
-        return {"Standing": self.stands, "Durable": self.durable, "Duplicates": duplicates}
+        return {
+            "Standing": self.stands, "Durable": self.durable, "Unreadable": self.unreadable,
+            "Duplicates": duplicates,
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize(("answer", "code"), [("clear\n", 0), ("yes\n", 2), ("", 2)])
@@ -73,14 +76,26 @@ def test_what_is_found_while_it_asks_is_not_cleared_unseen(
     assert "1 more were found since these were shown" in capsys.readouterr().err
 
 
-def test_evidence_that_a_restart_would_forget_is_told_as_such(
+def test_evidence_that_is_not_in_the_ledger_is_told_as_such(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     daemon = FakeDaemon(monkeypatch)
     daemon.durable = False
     assert main(["clear-alarm", "--show"]) == 0
     assert daemon.asked == ["DescribeAlarm"]
-    assert "a restart would not know of it" in capsys.readouterr().err
+    assert "not in the ledger, which could not be written; the daemon's log says" in capsys.readouterr().err
+
+
+def test_an_alarm_whose_evidence_cannot_be_read_can_be_shown_and_cleared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = FakeDaemon(monkeypatch)
+    daemon.found, daemon.durable, daemon.unreadable = [], False, "/run/x/alarm.json: Input/output error"
+    assert main(["clear-alarm", "--yes"]) == 0
+    assert daemon.asked[-1] == "ClearAlarm"
+    told = capsys.readouterr().err
+    assert "an alarm whose evidence cannot be read: /run/x/alarm.json: Input/output error" in told
+    assert "Find the cause first" in told
 
 
 def test_where_no_alarm_stands_there_is_nothing_to_clear(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from kpcache.daemon.alarm import Alarm, Incidents
+from kpcache.daemon.alarm_file import AlarmFile
 from kpcache.daemon.dispatcher import Gate
 from kpcache.daemon.ledger import Ledger
 from kpcache.daemon.ledger_batch import Duplicate, Earlier, MakerStart
@@ -67,7 +68,8 @@ def test_it_stops_issuing_though_it_cannot_be_written_and_says_so(caplog: pytest
     it.alarm.find([FOUND], False)
     assert not it.gate.issuing
     assert not it.alarm.describe()["Durable"]
-    assert "the alarm could not be written: until it is, a restart would not know of it" in caplog.text
+    it.alarm.find([FOUND], False)
+    assert caplog.text.count("the alarm could not be written to the ledger") == 1
     it.alarm.find([FOUND], True)
     assert it.alarm.describe()["Durable"]
     assert "the alarm is in the ledger now" in caplog.text
@@ -87,7 +89,41 @@ async def test_it_is_cleared_only_when_that_is_durable() -> None:
     it.failure = None
     assert (await it.incidents.clear_alarm())[0] == {"Cleared": 2}
     assert (it.gate.issuing, it.calls) == (True, ["stop", "resume"])
-    assert it.incidents.describe_alarm() == {"Standing": False, "Durable": False, "Duplicates": []}
+    nothing = {"Standing": False, "Durable": False, "Unreadable": "", "Duplicates": []}
+    assert it.incidents.describe_alarm() == nothing
+
+
+def test_what_an_earlier_life_left_stands_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    it, kept = House(), AlarmFile(None)
+    it.alarm.recall([], kept)
+    assert (it.alarm.stands, it.gate.issuing, it.calls) == (False, True, [])
+    kept.duplicates = [OTHER]
+    it.alarm.recall([FOUND], kept)
+    assert (it.gate.issuing, it.calls) == (False, ["stop"])
+    described = it.alarm.describe()
+    assert (len(described["Duplicates"]), described["Durable"]) == (2, False)
+    it.alarm.find([FOUND, OTHER], True)
+    assert it.alarm.describe()["Durable"]
+    assert caplog.text.count("the alarm is in the ledger now") == 1
+
+
+@mock_clock
+async def test_evidence_that_cannot_be_read_is_an_alarm_and_names_the_cure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    it, kept = House(), AlarmFile(None)
+    kept.unreadable, kept.since_s = "/run/x/alarm.json: holds no evidence that can be read", 1260.0
+    it.alarm.recall([], kept)
+    assert (it.alarm.stands, it.gate.issuing, it.calls) == (True, False, ["stop"])
+    assert "its evidence cannot be read (/run/x/alarm.json: holds no" in caplog.text
+    assert "kpcache clear-alarm" in caplog.text
+    assert it.alarm.status() == {"since_s": 1260.0, "spec": "", "duplicates": 0, "durable": False}
+    assert it.incidents.describe_alarm()["Unreadable"] == kept.unreadable
+    assert await it.incidents.clear_alarm() == (
+        {"Cleared": 0},
+        ["0 duplicates", "evidence that could not be read"],
+    )
+    assert (it.alarm.stands, it.gate.issuing, it.alarm.status()) == (False, True, None)
 
 
 @mock_clock

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,13 +12,25 @@ import pytest
 import trio
 import trio.lowlevel
 
+from kpcache.daemon import alarm_file
 from kpcache.daemon import ledger as ledger_module
+from kpcache.daemon.alarm_file import AlarmFile
 from kpcache.daemon.ledger import MAX_BATCH_TAGS, MAX_WAITING_PAIRS, Ledger
 from kpcache.daemon.ledger_batch import Batch, Duplicate, Made
-from kpcache.daemon.ledger_file import LedgerFile, Verdict
+from kpcache.daemon.ledger_store import Store, Verdict
 from kpcache.errors import KeyUnavailableException
 from tests.fakes import real_clock
-from tests.ledgers import NOW_S, SPEC, Disk, close_all, closed_file, made_of, open_file
+from tests.ledgers import (
+    NOW_S,
+    SPEC,
+    Disk,
+    Memory,
+    MemoryStore,
+    close_all,
+    closed_file,
+    made_of,
+    open_file,
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -28,16 +40,17 @@ def nothing_stays_open() -> Iterator[None]:
 
 
 class House:
-    """A ledger on a file, and what it told."""
+    """A ledger, and what it told."""
 
-    def __init__(self, file: LedgerFile, fault: str = "") -> None:
-        self.alarms: list[tuple[list[Duplicate], bool]] = []
+    def __init__(self, store: Store, fault: str = "", kept: AlarmFile | None = None) -> None:
+        self.alarms: list[tuple[Sequence[Duplicate], bool]] = []
         self.rooms = 0
         self.availability: list[bool] = []
         self.settled: list[tuple[Made, frozenset[int]]] = []
         self.news = trio.Event()
         self.ledger = Ledger(
-            file,
+            store,
+            kept or AlarmFile(None),
             fault=fault,
             alarm=lambda duplicates, durable: self.alarms.append((duplicates, durable)),
             room=self._room,
@@ -69,32 +82,28 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def house(file: LedgerFile, fault: str = "") -> AsyncIterator[House]:
-    it = House(file, fault)
+async def house(store: Store, fault: str = "", kept: AlarmFile | None = None) -> AsyncIterator[House]:
+    it = House(store, fault, kept)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(it.ledger.run)
         yield it
         nursery.cancel_scope.cancel()
 
 
-class SlowFile(LedgerFile):
-    """Its disk takes a batch only while ``disk`` is set."""
+class SlowStore(MemoryStore):
+    """It takes a batch only while ``disk`` is set."""
 
-    disk: threading.Event
-    batches: list[Batch]
+    def __init__(self) -> None:
+        self.memory = Memory()
+        super().__init__(self.memory)
+        self.disk = threading.Event()
+        self.batches: list[Batch] = []
+        self.connect()
 
     def record(self, batch: Batch) -> Verdict:
         self.batches.append(batch)
         assert self.disk.wait(20)
         return super().record(batch)
-
-
-def slow_file(folder: Path) -> SlowFile:
-    file = open_file(folder)
-    file.__class__ = SlowFile
-    assert isinstance(file, SlowFile)
-    file.disk, file.batches = threading.Event(), []
-    return file
 
 
 @real_clock
@@ -139,27 +148,25 @@ def test_the_alarm_comes_before_anybody_can_draw_a_pair_of_its_batch(tmp_path: P
 
 
 @real_clock
-async def test_what_comes_in_during_a_commit_goes_into_the_next_one_within_bounds(tmp_path: Path) -> None:
-    file = slow_file(tmp_path)
-    async with house(file) as it:
+async def test_what_comes_in_during_a_commit_goes_into_the_next_one_within_bounds() -> None:
+    store = SlowStore()
+    async with house(store) as it:
         numbers = itertools.count(1)
         it.put([next(numbers)])
         await trio.sleep(0.05)
         for _ in range(3 * MAX_BATCH_TAGS // 100):
             it.put(*([next(numbers)] for _ in range(100)))
-        file.disk.set()
+        store.disk.set()
         await it.wait_settled(1 + 3 * MAX_BATCH_TAGS // 100)
-    sizes = [len(batch.rows) for batch in file.batches]
+    sizes = [len(batch.rows) for batch in store.batches]
     assert sizes == [1, 500, 500, 500], sizes
     assert all(size <= MAX_BATCH_TAGS for size in sizes)
 
 
 @real_clock
-async def test_a_disk_that_hangs_stops_the_orders_when_the_queue_is_full_and_never_the_loop(
-    tmp_path: Path,
-) -> None:
-    file = slow_file(tmp_path)
-    async with house(file) as it:
+async def test_a_disk_that_hangs_stops_the_orders_when_the_queue_is_full_and_never_the_loop() -> None:
+    store = SlowStore()
+    async with house(store) as it:
         number, longest = 0, 0.0
         while it.ledger.accepts:
             before = trio.current_time()
@@ -171,7 +178,7 @@ async def test_a_disk_that_hangs_stops_the_orders_when_the_queue_is_full_and_nev
         assert not it.settled
         before_room = it.rooms
         assert longest < 0.5
-        file.disk.set()
+        store.disk.set()
         await it.wait_settled(number // 32)
         assert it.rooms == before_room + 1
         assert it.ledger.status()["waiting"] == 0
@@ -254,6 +261,152 @@ async def test_a_duplicate_is_told_though_its_alarm_cannot_be_written_and_again_
         disk.error = ""
         await it.wait_settled(2)
         assert it.alarms[-1][1] is True
+
+
+def kept_in(folder: Path) -> AlarmFile:
+    """As a start finds it."""
+    kept = AlarmFile(folder)
+    kept.read()
+    return kept
+
+
+@pytest.fixture
+def runtime_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def fill_the_disk(memory: Memory) -> None:
+    memory.error = "database or disk is full"
+
+
+@real_clock
+async def test_an_alarm_that_cannot_be_recorded_outlives_a_restart_beside_the_ledger(
+    runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "FIRST_RETRY_S", 0.01)
+    memory, path = Memory(), runtime_dir / "alarm.json"
+    store = MemoryStore(memory)
+    store.connect()
+    async with house(store, kept=kept_in(runtime_dir)) as it:
+        it.put([1])
+        await it.wait_settled(1)
+        fill_the_disk(memory)
+        it.put([1])
+        await until(path.exists)
+        [found] = it.alarms[0][0]
+    assert memory.evidence == []
+    # Nothing is over in the next life, until the disk has room.
+    kept = kept_in(runtime_dir)
+    assert kept.duplicates == [found]
+    async with house(MemoryStore(memory), "it is full", kept) as it:
+        memory.error = ""
+        await until(lambda: bool(it.alarms))
+        assert it.alarms == [([found], True)]
+        assert memory.evidence == [found]
+        assert not path.exists(), "the ledger has it"
+    assert kept_in(runtime_dir).duplicates == []
+
+
+@real_clock
+async def test_the_batch_that_is_recorded_at_last_ends_the_file_and_leaves_one_evidence(
+    tmp_path: Path, runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "FIRST_RETRY_S", 0.01)
+    disk, path = Disk(), runtime_dir / "alarm.json"
+    file = open_file(tmp_path, disk=disk)
+    async with house(file, kept=kept_in(runtime_dir)) as it:
+        it.put([1])
+        await it.wait_settled(1)
+        disk.error, disk.lands = "disk I/O error", True
+        it.put([1])
+        await until(path.exists)
+        disk.error = ""
+        await it.wait_settled(2)
+        assert not path.exists()
+        assert it.alarms[-1][1] is True
+        [found] = it.alarms[0][0]
+    file.close()
+    assert open_file(tmp_path, file.id).standing == [found]
+
+
+@real_clock
+async def test_what_is_kept_is_recorded_before_it_is_cleared_and_then_forgotten(runtime_dir: Path) -> None:
+    memory, path = Memory(), runtime_dir / "alarm.json"
+    store = MemoryStore(memory)
+    store.connect()
+    store.record(Batch([made_of([1])], 1))
+    [found] = store.record(Batch([made_of([1])], 1)).duplicates
+    store.clear_alarm()
+    memory.cleared = []
+    kept = kept_in(runtime_dir)
+    kept.keep([found])
+    it = House(store, kept=kept)
+    fill_the_disk(memory)
+    with pytest.raises(KeyUnavailableException, match="the alarm stands as before"):
+        await it.ledger.clear_alarm()
+    assert path.exists()
+    memory.error = ""
+    await it.ledger.clear_alarm()
+    assert (memory.evidence, memory.cleared, path.exists()) == ([], [found], False)
+
+
+@real_clock
+async def test_what_could_not_be_read_goes_only_when_it_is_cleared(runtime_dir: Path) -> None:
+    memory, path = Memory(), runtime_dir / "alarm.json"
+    path.write_bytes(b"half of it")
+    it = House(MemoryStore(memory), kept=kept_in(runtime_dir))
+    fill_the_disk(memory)
+    with pytest.raises(KeyUnavailableException, match="the alarm stands as before"):
+        await it.ledger.clear_alarm()
+    assert kept_in(runtime_dir).unreadable
+    memory.error = ""
+    await it.ledger.clear_alarm()
+    assert not path.exists()
+
+
+@real_clock
+async def test_the_alarm_does_not_wait_for_the_folder_that_keeps_it(
+    runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That may hang as well. And the end of the daemon waits for what is being written there."""
+    told, goes_on = threading.Event(), threading.Event()
+
+    def sync(_folder: Path) -> None:
+        told.set()
+        assert goes_on.wait(20)
+
+    monkeypatch.setattr(alarm_file, "sync_folder", sync)
+    memory = Memory()
+    store = MemoryStore(memory)
+    store.connect()
+    async with house(store, kept=kept_in(runtime_dir)) as it:
+        it.put([1])
+        await it.wait_settled(1)
+        fill_the_disk(memory)
+        it.put([1])
+        await until(told.is_set)
+        assert len(it.alarms) == 1
+        goes_on.set()
+
+
+@real_clock
+async def test_an_alarm_that_is_found_while_the_daemon_ends_is_kept_all_the_same(runtime_dir: Path) -> None:
+    store = SlowStore()
+    it = House(store, kept=kept_in(runtime_dir))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(it.ledger.run)
+        store.disk.set()
+        it.put([1])
+        await it.wait_settled(1)
+        store.disk.clear()
+        fill_the_disk(store.memory)
+        it.put([1])
+        await until(lambda: len(store.batches) == 2)
+        nursery.cancel_scope.cancel()
+        store.disk.set()
+    assert len(kept_in(runtime_dir).duplicates) == 1
 
 
 @real_clock

@@ -1,11 +1,14 @@
 """``kpcache`` whose makers repeat themselves: the first P-256 pair of each maker process is the same, always.
 
 Run as a program it is the daemon, and with the word ``shard`` or ``maker`` first, those; a daemon that is
-told ``blind`` first looks nothing up in its ledger. Never for use.
+told ``blind`` first looks nothing up in its ledger, and one that is told ``failing`` cannot write an alarm
+there while a file "full" lies beside it. Never for use.
 """
 
+import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -50,10 +53,23 @@ def _shard() -> int:
     return shard.main()
 
 
+def _failing(path: Path) -> sqlite3.Connection:
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+            if sql.startswith(("COMMIT", "INSERT INTO alarms")) and path.with_name("full").exists():
+                raise sqlite3.OperationalError("database or disk is full")
+            return super().execute(sql, *args)
+
+    return sqlite3.connect(
+        f"file:{path}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, factory=Connection
+    )
+
+
 def _daemon() -> int:
     from kpcache.cli.main import main
     from kpcache.daemon.ledger_batch import Batch
-    from kpcache.daemon.ledger_file import LedgerFile, Verdict
+    from kpcache.daemon.ledger_file import LedgerFile
+    from kpcache.daemon.ledger_store import Verdict
 
     if sys.argv[1] == "blind":
         sys.argv.remove("blind")
@@ -62,6 +78,11 @@ def _daemon() -> int:
             return Verdict(set(), [])
 
         vars(sys.modules[LedgerFile.__module__])["LedgerFile"].record = record
+    if sys.argv[1] == "failing":
+        sys.argv.remove("failing")
+        defaults = LedgerFile.__init__.__kwdefaults__
+        assert defaults is not None
+        defaults["connect"] = _failing
     _start_our_own()
     return main()
 
