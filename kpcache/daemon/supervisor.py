@@ -168,6 +168,7 @@ class Supervisor:
             if worker.shard in self._replaced:
                 self._replaced.remove(worker.shard)  # by us: that is no failure of its
                 worker.reason = reason
+                log.warning("shard %d ended (%s); it starts again at once", worker.shard, printable(reason))
             elif self._may_start.is_set():
                 await self._back_off(worker, reason)
 
