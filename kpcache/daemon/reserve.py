@@ -19,16 +19,16 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
 from kpcache.core import segment
-from kpcache.core.segment import TAG_BYTES, Header, SegmentError
-from kpcache.core.specs import SPECS
+from kpcache.core.segment import Header, SegmentError
 from kpcache.daemon.floor import ShardFaultError
 from kpcache.daemon.ledger_store import LedgerUnavailableError
 from kpcache.daemon.notices import log, log_defect
+from kpcache.daemon.reserve_seat import Back, Seat, back_of, tags_of
 from kpcache.daemon.reserve_start import Setup
 from kpcache.daemon.segment_folder import EndNote, SegmentFolder
 from kpcache.daemon.stock import Stock
@@ -56,39 +56,6 @@ class Claims(Protocol):
     async def unknown(self, tags: Sequence[bytes]) -> set[int]: ...
 
 
-class Back(NamedTuple):
-    """A pair that a shard has taken out of a segment and not yet holds. ``age_s``: since it was made."""
-
-    serial: int
-    spec: str
-    tags: bytes
-    age_s: float
-
-
-class _Seat:
-    """One shard's place: whether it is up, and the segment that it has and has not answered for."""
-
-    def __init__(self) -> None:
-        self.up = trio.Event()
-        self.life = 0  # changes when the shard is lost
-        self.asked = ""
-        self.answered = trio.Event()
-        self.answered_s = 0.0  # the loop's clock
-        self.rows: list[Back] | None = None
-
-    async def wait_up(self) -> None:
-        """Until it is up, and not only was: it may be lost before whoever waits has its turn."""
-        while not self.up.is_set():
-            await self.up.wait()
-
-    def lose(self) -> None:
-        """It is gone. May be told again: who waits for it waits on."""
-        if self.up.is_set():
-            self.up = trio.Event()
-        self.life, self.asked = self.life + 1, ""
-        self.answered.set()
-
-
 class Reserve:
     """``generation()`` is the machine's now. ``send(shard, message)`` writes to a shard. ``forbidden()`` is
     one of ``segment.REASONS`` while nothing may be restored, else empty. All is synchronous but ``run``."""
@@ -109,7 +76,7 @@ class Reserve:
         self._send = send
         self._ledger = ledger
         self._forbidden = forbidden
-        self._seats = [_Seat() for _ in range(shards)]
+        self._seats = [Seat() for _ in range(shards)]
         self._seen: set[str] = set()
         self._gone: set[str] = set()  # found, and then dropped by ``drop_all``
         self._waiting = 0  # segments found and not yet settled
@@ -177,7 +144,7 @@ class Reserve:
         seat = self._seats[shard]
         if not name or name != seat.asked:
             raise ShardFaultError("a segment was opened that it had not been given")
-        seat.rows = None if rows is None else [_back(row) for row in rows]
+        seat.rows = None if rows is None else [back_of(row) for row in rows]
         seat.asked = ""
         seat.answered_s = trio.current_time()
         seat.answered.set()
@@ -268,7 +235,7 @@ class Reserve:
                 self._back.set()
                 log.info("%d pairs are back from the reserve", self.restored)
 
-    async def _wait_usable(self, seat: _Seat) -> None:
+    async def _wait_usable(self, seat: Seat) -> None:
         """Until the shard is up and the ledger can be asked. For the ledger as long as the looks last: a disk
         that is full for a moment is to cost no segment, and one that stays so is not waited for."""
         await seat.wait_up()
@@ -300,7 +267,7 @@ class Reserve:
         if seat.rows is None:
             return "damaged"
         try:
-            tags, owners = _tags(seat.rows)
+            tags, owners = tags_of(seat.rows)
             unknown = {owners[index] for index in await self._ledger.unknown(tags)}
         except LedgerUnavailableError:
             return "unclaimed"  # the shard keeps them unrecorded: of no use, and gone with it
@@ -373,21 +340,3 @@ def _order(found: tuple[Header, str]) -> tuple[int, ...]:
     """Each shard sealed what was costliest first, and of one spec the oldest."""
     header, _ = found
     return header.life, header.number, header.shard
-
-
-def _back(row: Any) -> Back:
-    match row:
-        case [int(serial), str(spec), bytes(tags), float(age_s)]:
-            if spec in SPECS and len(tags) == segment.tags_bytes(spec) and age_s >= 0:
-                return Back(serial, spec, tags, age_s)
-    raise ShardFaultError("a pair from the reserve is malformed")
-
-
-def _tags(rows: Sequence[Back]) -> tuple[list[bytes], list[int]]:
-    """All tags, and for each the index of its pair."""
-    tags, owners = [], []
-    for index, row in enumerate(rows):
-        for start in range(0, len(row.tags), TAG_BYTES):
-            tags.append(row.tags[start : start + TAG_BYTES])
-            owners.append(index)
-    return tags, owners
