@@ -462,7 +462,7 @@ def shared_folder(folder: Path) -> dict[str, Any]:
         with running(other, SMALL) as second:
             second.wait_full()
             reserve = second.status()["reserve"]
-            cure = f"another daemon uses {other / 'reserve'}; set daemon.runtime_dir to a folder"
+            cure = f"another daemon uses {other / 'reserve'}; set daemon.runtime_dir to another folder"
             assert (reserve["on"], reserve["why"].startswith(cure)) == (False, True), reserve
             assert any("no pair will wait out a restart: " + cure in line for line in second.log)
         daemon.wait_full()
