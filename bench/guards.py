@@ -5,11 +5,10 @@ paused, where only the fence is left of the guards, and while the makers of the 
 """
 
 import functools
-import mmap
-import struct
 import sys
 from pathlib import Path
 
+from bench.abuse.vmclock import VmClock
 from bench.daemon import Daemon
 from bench.nest import nest
 from bench.report import Result, Row
@@ -27,9 +26,8 @@ def measure(run: Run) -> Result:
     stock = 2 * rounds * (calls + warm_up_calls(calls)) + 10
     result = Result()
     with nest() as home:
-        clock = home.folder / "clock"
-        _write_clock(clock)
-        by_clock = {"clone_guard": {"vmclock": str(clock), "kernel_log": ""}}
+        clock = VmClock(home.folder / "clock")  # a plain file, read as the device is
+        by_clock = {"clone_guard": {"vmclock": str(clock.path), "kernel_log": ""}}
         by_log = {"clone_guard": {"vmclock": "", "kernel_log": "/dev/kmsg"}}
         unguarded = [sys.executable, str(Path(__file__).with_name("unguarded.py"))]
         plans = {
@@ -92,9 +90,3 @@ def _report(run: Run, result: Result, samples: dict[str, list[list[float]]], whe
                     f"at most {_MOST}", judge(ratio, _MOST, control),
                 )
             )  # fmt: skip
-
-
-def _write_clock(path: Path) -> None:
-    """A plain file in the form of the VMClock device (the kernel's vmclock-abi.h), read as that is."""
-    head = struct.pack("<IIHBBIQQ", 0x4B4C4356, mmap.PAGESIZE, 1, 0, 0, 2, 0, 1 << 8)
-    path.write_bytes(head.ljust(mmap.PAGESIZE, b"\0"))
