@@ -264,6 +264,8 @@ def test_watching_ends_with_ctrl_c(server: FakeServer) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "kpcache", "status", "--json", "--watch", "--socket", str(server.path)],
         stdout=subprocess.PIPE,
+        # As at a terminal: what a shell starts in the background ignores it, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout
         assert json.loads(process.stdout.readline()) == server.status
