@@ -46,7 +46,7 @@ def _require_fit(fd: int, path: Path) -> None:
             f"{path} is not this user's alone; chown it to the daemon's user and chmod it 700"
         )
     if not is_in_memory(fd):
-        raise UnfitFolderError(f"{path} is not on a tmpfs; set daemon.runtime_dir to a folder below /run")
+        raise UnfitFolderError(f"{path} is not on a tmpfs; set daemon.runtime_dir to a folder on one")
 
 
 def is_in_memory(fd: int) -> bool:
