@@ -207,6 +207,8 @@ class Reserve:
                 reason = self._forbidden() or unfit
             except SegmentError as error:
                 reason = str(error)
+            if name in self._gone:
+                continue  # a copy of the machine was noticed at this very look
             if reason:
                 self._drop(folder, name, reason)
             else:

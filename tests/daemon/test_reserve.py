@@ -643,6 +643,25 @@ async def test_what_is_dropped_between_two_parts_of_a_look_is_dropped_once(it: H
     assert it.reserve.status()["dropped_segments"] == {"quiesced": 2 * LOOKED_AT_ONCE}
 
 
+@on_house
+async def test_a_copy_that_is_noticed_at_a_look_drops_each_segment_once(it: House) -> None:
+    for _ in range(3):
+        it.put()
+
+    def crossed() -> int:
+        if not it.generation:
+            it.generation = 1
+            it.reserve.drop_all("generation")  # as ``Emergencies.burn_copied``
+        return it.generation
+
+    it.reserve._generation = crossed
+    it.reserve.shard_up(0)
+    it.run()  # type: ignore[attr-defined]
+    await it.settle()
+    assert it.steps == []
+    assert it.reserve.status()["dropped_segments"] == {"generation": 3}
+
+
 # --- what a restart has cost
 
 
