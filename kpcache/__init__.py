@@ -4,7 +4,7 @@ How the parts meet (arrows of import point down this list only):
 
 - ``cli/``      the ``kpcache`` command: parses arguments, prints for people and programs.
 - ``daemon/``   the trio program that serves: ``main`` reads as its life (start, ready, serve, drain,
-                stop); ``server`` moves bytes, ``dispatcher`` answers requests, ``administrator`` those
+                stop), ``parts`` puts it together; ``server`` moves bytes, ``dispatcher`` answers requests, ``administrator`` those
                 that change the keyring, ``stock`` gives pairs out and keeps the ready sets, ``floor`` has
                 them made as ``planner`` sees the need, ``ledger`` records what was made before anybody
                 may hold it, ``alarm`` stops all when a pair comes twice, ``reserve`` brings back what waited

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from kpcache.core.config import Config, Defaults, load
 from kpcache.daemon.descriptors import limits_of
-from kpcache.daemon.main import _placement, _socket_paths
+from kpcache.daemon.main import _socket_paths
 from kpcache.daemon.notices import log_defect
+from kpcache.daemon.parts import _placement
 
 DEFAULTS = Defaults(socket="/run/x/kpcache.sock", state_dir="/s", runtime_dir="/r", usable_cpus=2)
 
