@@ -4,11 +4,12 @@ How the parts meet (arrows of import point down this list only):
 
 - ``cli/``      the ``kpcache`` command: parses arguments, prints for people and programs.
 - ``daemon/``   the trio program that serves: ``main`` reads as its life (start, ready, serve, drain,
-                stop), ``parts`` puts it together; ``server`` moves bytes, ``dispatcher`` answers requests, ``administrator`` those
-                that change the keyring, ``stock`` gives pairs out and keeps the ready sets, ``floor`` has
-                them made as ``planner`` sees the need, ``ledger`` records what was made before anybody
-                may hold it, ``alarm`` stops all when a pair comes twice, ``reserve`` brings back what waited
-                out a restart, ``supervisor`` keeps the worker processes.
+                stop), ``parts`` puts the others together; ``server`` moves bytes, ``dispatcher`` answers
+                requests, ``administrator`` those that change the keyring, ``stock`` gives pairs out and
+                keeps the ready sets, ``floor`` has them made as ``planner`` sees the need, ``ledger``
+                records what was made before anybody may hold it, ``alarm`` stops all when a pair comes
+                twice, ``reserve`` brings back what waited out a restart, ``supervisor`` keeps the worker
+                processes.
 - ``worker/``   the programs that the daemon starts, plain and blocking: ``shard`` holds pairs and
                 answers draws, ``maker`` makes and checks them in the idle scheduling class,
                 ``aws_unlock`` asks AWS KMS for the keyring's key at a start.
