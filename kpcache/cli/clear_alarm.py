@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     with running(args) as daemon:
         evidence = daemon.call("DescribeAlarm", {})
     if not evidence["Standing"]:
-        raise KMSInvalidStateException("No alarm stands.")
+        raise KMSInvalidStateException("No alarm stands: there is nothing to clear.")
     if args.show and args.json:
         with to_stdout():
             print(as_json(evidence))

@@ -48,9 +48,11 @@ def _read(path: str) -> dict[str, object]:
         with open(path, "rb") as file:
             data = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        raise ConfigError(
+            f"{path}: {error.strerror}; --config must name a file of settings that this user can read"
+        ) from error
     if len(data) > _MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: larger than any file of settings")
+        raise ConfigError(f"{path}: larger than any file of settings; --config must name one")
     try:
         return tomllib.loads(data.decode())
     except ValueError as error:

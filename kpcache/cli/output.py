@@ -42,17 +42,27 @@ def complain(text: str) -> None:
         drop(sys.stderr)
 
 
+# The next step after a refusal in KMS's own words, which name none: how such a message ends, and what to do.
+_CURES = (
+    ("is not found.", "the keys that there are: kpcache keyring list"),
+    ("does not exist", "the keys that there are: kpcache keyring list"),
+    ("is disabled.", "an administrator can enable it: kpcache keyring enable KEY"),
+    ("is pending deletion.", "an administrator can keep it: kpcache keyring delete KEY --cancel"),
+)
+
+
 def in_words(error: KpcacheError) -> str:
     """Code, reason and message; of an error that has no code of KMS's, the message.
 
-    Where KMS sends no message, the class says what the code means.
+    Where KMS sends no message, the class says what the code means; where it names no next step, it is added.
     """
     if error.code not in WIRE_CLASSES:
         return error.message
     reason = f" ({error.reason})" if error.reason else ""
     message = error.message or (type(error).__doc__ or "")
+    cure = next((f" ({cure})" for end, cure in _CURES if message.endswith(end)), "")
     again = f"; try again in {error.retry_after_s:g} s" if error.retry_after_s is not None else ""
-    return f"{error.code}{reason}: {message}{again}"
+    return f"{error.code}{reason}: {message}{cure}{again}"
 
 
 def as_json(value: Any, *, one_line: bool = False) -> str:

@@ -140,7 +140,7 @@ class Client:
             return self._ask(method, params, timeout_s, deadline)
         except ConnectionLostError as lost:
             raise DaemonUnreachableError(
-                f"the daemon on {self.socket_path} broke off twice: {lost}"
+                f"the daemon on {self.socket_path} broke off twice: {lost}; see its log"
             ) from lost
 
     def _ask_successor(

@@ -137,10 +137,13 @@ def refuse_unoffered(data: Mapping[str, Any]) -> None:
     """
     if "Recipient" in data:
         raise UnsupportedOperationException(
-            "Recipient is not offered: kpcache does not verify attestation documents"
+            "Recipient is not offered: kpcache does not verify attestation documents; leave it out, or ask "
+            "KMS itself"
         )
     if data.get("GrantTokens"):
-        raise InvalidGrantTokenException("Grant tokens are not offered: keys of this keyring have no grants")
+        raise InvalidGrantTokenException(
+            "Grant tokens are not offered: keys of this keyring have no grants; leave GrantTokens out"
+        )
 
 
 def require_symmetric(data: Mapping[str, Any], *members: str) -> None:

@@ -126,7 +126,7 @@ class Incidents:
         """The answer, and what of it is for the log. Raises ``KMSInvalidStateException`` where no alarm
         stands, and ``KeyUnavailableException`` where that cannot be made durable."""
         if not self._alarm.stands:
-            raise KMSInvalidStateException("No alarm stands.")
+            raise KMSInvalidStateException("No alarm stands: there is nothing to clear.")
         cleared = len(self._alarm.describe()["Duplicates"])
         unreadable = ["evidence that could not be read"] if self._alarm.describe()["Unreadable"] else []
         await self._ledger.clear_alarm()

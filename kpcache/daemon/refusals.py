@@ -25,7 +25,7 @@ def kept_back(spec: str, again_s: float | None) -> ThrottlingException:
     """There are pairs, for others than this user."""
     return ThrottlingException(
         f"this user has taken its share of the {spec} pool; the rest is kept for others, until new pairs are "
-        "made",
+        "made; ask again then, or have the pool's target raised",
         reason="rate_limited",
         retry_after_s=_rounded(again_s),
     )
@@ -34,7 +34,8 @@ def kept_back(spec: str, again_s: float | None) -> ThrottlingException:
 def too_fast(spec: str, again_s: float) -> ThrottlingException:
     """A token bucket of ``[[limits]]`` is empty."""
     return ThrottlingException(
-        f"this user takes {spec} pairs faster than [[limits]] of the daemon's configuration let it",
+        f"this user takes {spec} pairs faster than [[limits]] of the daemon's configuration let it; "
+        "ask more slowly, or have the limit raised",
         reason="rate_limited",
         retry_after_s=_rounded(again_s),
     )

@@ -259,7 +259,7 @@ def _check_tags(tags: Mapping[str, str]) -> None:
     if len(tags) > MAX_TAGS:
         raise TagException("Too many tags")  # AWS's own word, recorded, where the model has another error
     if any(key.lower().startswith("aws:") for key in tags):
-        raise TagException("Tags beginning with aws: are reserved")
+        raise TagException("Tags beginning with aws: are reserved: take another name")
 
 
 def _new_key(description: str, tags: Mapping[str, str], now: float, urandom: Urandom) -> KeyRecord:

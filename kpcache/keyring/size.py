@@ -23,7 +23,10 @@ def encoded(content: Document, before: Document | None = None) -> bytes:
     if len(data) > MAX_KEYRING_BYTES:
         held = held_bytes(content)
         if held > MAX_KEYRING_BYTES and (before is None or held > held_bytes(before)):
-            raise LimitExceededException(f"The keyring would be larger than {MAX_KEYRING_BYTES} bytes")
+            raise LimitExceededException(
+                f"The keyring would be larger than {MAX_KEYRING_BYTES} bytes: purge keys that nobody needs "
+                "any more, or shorten descriptions and tags"
+            )
     return data
 
 
