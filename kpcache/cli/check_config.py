@@ -2,7 +2,7 @@
 
 import argparse
 
-from kpcache.cli.output import complain, to_stdout
+from kpcache.cli.output import to_stdout
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +18,4 @@ def run(args: argparse.Namespace) -> int:
     config = load_file(args.file, socket=args.socket)
     with to_stdout():
         print(tomli_w.dumps(to_mapping(config)), end="")
-    if config.metrics.listen:
-        complain("metrics.listen is checked, but this version serves no metrics over HTTP yet")
     return 0

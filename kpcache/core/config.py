@@ -124,9 +124,11 @@ class LimitSettings:
 
 @dataclass(frozen=True)
 class MetricsSettings:
-    """``listen`` is ADDRESS:PORT, or empty for no metrics."""
+    """``listen`` is ADDRESS:PORT, "unix:" and a path, or empty for no metrics. ``hosts``: the names of
+    ``core/hosts``."""
 
     listen: Annotated[str, rules.listen] = "127.0.0.1:9743"
+    hosts: Annotated[tuple[str, ...], rules.hosts] = ()
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,7 @@ def load(mapping: Mapping[str, object], *, defaults: Defaults) -> Config:
         aws=section(AwsSettings, table(mapping, "aws"), "aws"),
     )
     _check_places(config.daemon)
+    _check_metrics(config.metrics, config.daemon)
     _check_unlock(config.keyring, config.daemon.state_dir)
     if config.aws.enabled:
         raise ConfigError(
@@ -315,6 +318,20 @@ def _check_places(daemon: DaemonSettings) -> None:
         raise ConfigError(
             f"daemon.runtime_dir = {shown(str(daemon.runtime_dir))}: must be a folder of its own, "
             "other than the socket's and daemon.state_dir"
+        )
+
+
+def _check_metrics(metrics: MetricsSettings, daemon: DaemonSettings) -> None:
+    path = Path(metrics.listen.removeprefix(rules.UNIX_PREFIX))
+    if path == daemon.socket:
+        raise ConfigError(
+            f"metrics.listen = {shown(metrics.listen)}: must be another path than daemon.socket, "
+            "which is for clients"
+        )
+    if daemon.state_dir in path.parents:
+        raise ConfigError(
+            f"metrics.listen = {shown(metrics.listen)}: must not lie in daemon.state_dir, which only the "
+            "daemon may enter"
         )
 
 

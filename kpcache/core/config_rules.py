@@ -20,6 +20,11 @@ _LEAST_AGE_S = 10
 # AliasNameType of the KMS service model: ^alias/[a-zA-Z0-9/_-]+$, at most 256; alias/aws/ is AWS's own.
 _ALIAS = re.compile(r"alias/(?!aws/)[a-zA-Z0-9/_-]{1,250}\Z")
 
+# A name in a Host header, or an IPv4 address. RFC 1123 has no underscore, yet names with one are in use.
+_HOST = re.compile("[A-Za-z0-9._-]{1,253}")
+# What precedes the path in [metrics].listen.
+UNIX_PREFIX = "unix:"
+
 # What [keyring].unlock can be; the last one is followed by the name of a key.
 UNLOCK_MODES = ("file", "credential", "passphrase-file")
 UNLOCK_BY_AWS = "aws-kms:"
@@ -187,22 +192,46 @@ def alias(value: object) -> str:
 
 
 def listen(value: object) -> str:
-    """ADDRESS:PORT with a numeric address (a name could resolve to several), or empty for none."""
-    unfit = Unfit('an address and a port, as in "127.0.0.1:9743" or "[::1]:9743", or "" for none')
+    """ADDRESS:PORT with a numeric address (a name could resolve to several), a Unix socket's path behind
+    "unix:", or empty for none."""
+    unfit = Unfit(
+        'an address and a port, as in "127.0.0.1:9743" or "[::1]:9743", a path, as in '
+        '"unix:/run/kpcache/metrics.sock", or "" for none'
+    )
     if not isinstance(value, str):
         raise unfit
-    if not value:
-        return value
+    if value.startswith(UNIX_PREFIX):
+        return f"{UNIX_PREFIX}{socket(value.removeprefix(UNIX_PREFIX))}"
+    if value and not _is_address_and_port(value):
+        raise unfit
+    return value
+
+
+def _is_address_and_port(value: str) -> bool:
     host, _, port = value.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     try:
         address = ipaddress.ip_address(host[1:-1] if bracketed else host)
     except ValueError:
-        raise unfit from None
-    if (
-        (address.version == 6) != bracketed
-        or not re.fullmatch("[0-9]{1,5}", port)
-        or not 0 < int(port) < 65536
-    ):
-        raise unfit
-    return value
+        return False
+    return (
+        (address.version == 6) == bracketed
+        and bool(re.fullmatch("[0-9]{1,5}", port))
+        and 0 < int(port) < 65536
+    )
+
+
+def hosts(value: object) -> tuple[str, ...]:
+    """Names or addresses as they stand in a Host header, without a port; in lower case, without brackets."""
+    names = strings(value)
+    if not all(_HOST.fullmatch(name) or _is_ipv6(name) for name in names):
+        raise Unfit('a list of host names or addresses without a port, as in ["metrics.example.com"]')
+    return tuple(name.lower() for name in names)
+
+
+def _is_ipv6(value: str) -> bool:
+    try:
+        ipaddress.IPv6Address(value)
+    except ValueError:
+        return False
+    return "%" not in value

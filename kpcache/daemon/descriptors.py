@@ -8,7 +8,8 @@ from kpcache.core.config import RequestSettings
 from kpcache.core.limits import Limits
 from kpcache.daemon.notices import log
 
-# Those that are not clients' connections: listeners, workers' pipes, the loop's own.
+# Those that are not clients' connections: listeners, workers' pipes, the loop's own, and the connections of
+# administrators and of HTTP, which have caps of their own.
 _OWN_FDS: Final = 256
 
 

@@ -13,6 +13,7 @@ import trio
 
 from kpcache.core.config import Config
 from kpcache.daemon.aws_unlock import unlock_of
+from kpcache.daemon.http_listener import http_listener
 from kpcache.daemon.leaving import Leaving
 from kpcache.daemon.ledger_start import Opened, open_ledger
 from kpcache.daemon.notices import ReporterHandler, UnhurriedReporter, log, log_defect
@@ -64,7 +65,8 @@ def run(config: Config, reporter: Reporter) -> int:
                 listener = listen(path, mode, config.daemon.socket_group)
                 stack.callback(close_listener, listener, path)
                 listeners.append((listener, path))
-            trio.run(_live, config, reporter, vault, opened, listeners, leaving)
+            http = stack.enter_context(http_listener(config.metrics.listen))
+            trio.run(_live, config, reporter, vault, opened, listeners, http, leaving)
     except ConfigError:
         raise
     except Exception as error:
@@ -90,9 +92,10 @@ async def _live(
     vault: Vault,
     opened: Opened,
     listeners: Listeners,
+    http: socket.socket | None,
     leaving: Leaving,
 ) -> None:
-    await Daemon(config, reporter, vault, opened, listeners, leaving).live()
+    await Daemon(config, reporter, vault, opened, listeners, http, leaving).live()
 
 
 class Daemon:
@@ -105,17 +108,27 @@ class Daemon:
         vault: Vault,
         opened: Opened,
         listeners: Listeners,
+        http: socket.socket | None,
         leaving: Leaving,
     ) -> None:
         self._config = config
         self._reporter = reporter
         self._listeners = listeners
+        self._http = http
         self._leaving = leaving
         self._parts = Parts(config, vault, opened)
         self._told_to_stop = trio.Event()
         self._told_to_hurry = trio.Event()
 
     async def live(self) -> None:
+        """Live, and answer over HTTP from the first turn of the loop to the last."""
+        async with trio.open_nursery() as probes:
+            if self._http is not None:
+                probes.start_soon(self._parts.http.serve, self._http)
+            await self._live()
+            probes.cancel_scope.cancel()
+
+    async def _live(self) -> None:
         """Start the workers, serve until told to stop, drain, stop."""
         parts = self._parts
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -168,6 +181,7 @@ class Daemon:
             accepting.start_soon(parts.server.serve, clients, connections)
             accepting.start_soon(parts.server.serve, administrators, connections, parts.administrator)
             accepting.start_soon(self._show_first_fill)
+            parts.readiness.is_serving = True
             # What the start made lives on: keep the collector from walking through it ever again.
             gc.collect()
             gc.freeze()

@@ -5,8 +5,10 @@ Some need one another in a circle; those are reached by a lambda, which looks wh
 
 import os
 import time
+from collections.abc import Iterator
 
 import trio
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from kpcache.core.config import Config
 from kpcache.daemon.administrator import Administrator
@@ -14,7 +16,10 @@ from kpcache.daemon.alarm import Alarm, Incidents
 from kpcache.daemon.descriptors import limits_of
 from kpcache.daemon.dispatcher import Dispatcher, Gate
 from kpcache.daemon.emergencies import Emergencies
+from kpcache.daemon.exposition import Exposition
 from kpcache.daemon.fence import Fence
+from kpcache.daemon.http import HttpServer
+from kpcache.daemon.http_pages import Pages, Readiness
 from kpcache.daemon.ledger import Ledger
 from kpcache.daemon.ledger_start import Opened
 from kpcache.daemon.pooling import pooling
@@ -116,6 +121,17 @@ class Parts:
         )  # fmt: skip
         self.server = Server(self.dispatcher, self.stock, self.limits)
         self.status.watch_clients(lambda: self.server.connections, self.server.clients)
+        self.readiness = Readiness(self.gate, self.status.too_empty)
+        pages = Pages(Exposition(self._families), self.readiness, self._config.metrics.hosts)
+        self.http = HttpServer(pages)
+
+    def _families(self) -> Iterator[Metric]:
+        """The metrics, each small: what one of them takes keeps the loop from all others."""
+        yield GaugeMetricFamily(
+            "kpcache_ready", "Every pool is at the configured level.", self.status.is_ready
+        )
+        yield GaugeMetricFamily("kpcache_issuing", "Pairs are given out.", self.gate.issuing)
+        yield GaugeMetricFamily("kpcache_connections", "Connections of clients.", self.server.connections)
 
     def _ledger_is(self, available: bool) -> None:
         if self._config.ledger.when_unavailable == "stop":

@@ -1,8 +1,6 @@
 """Accepts connections within their caps, and keeps the sessions that are open."""
 
-import errno
 import functools
-import math
 import socket
 
 import trio
@@ -10,9 +8,9 @@ import trio
 from kpcache.core.limits import Limits
 from kpcache.daemon.administrator import Administrator, Caller
 from kpcache.daemon.dispatcher import Dispatcher
-from kpcache.daemon.notices import log
 from kpcache.daemon.peer import peer_of
 from kpcache.daemon.session import Session
+from kpcache.daemon.shortage import ACCEPT_PAUSE_S, Shortage
 from kpcache.daemon.stock import Stock
 from kpcache.daemon.user import User
 
@@ -23,10 +21,6 @@ _COST_AT_A_CAP = 8
 # Connections of administrators at once. They are counted apart, so that clients who fill their own caps keep
 # no administrator out; their file descriptors are among those that no client gets (main's _OWN_FDS).
 _MAX_ADMINISTRATORS = 32
-# Out of file descriptors or memory: pause instead of spinning on a listener that stays readable.
-_ACCEPT_PAUSE_S = 0.1
-# While that lasts, which can be long, the log gets a line this often.
-_SHORTAGE_LOG_INTERVAL_S = 60.0
 
 
 class Server:
@@ -41,8 +35,7 @@ class Server:
         self._administrators = User(-1)  # all of them as one, beside those: no real uid is negative
         self._idle = trio.Event()
         self._cut = 0  # connections closed to make room
-        self._shortage_logged = -math.inf
-        self._shortages_unlogged = 0
+        self._shortage = Shortage()
 
     @property
     def connections(self) -> int:
@@ -68,24 +61,12 @@ class Server:
                 except BlockingIOError:
                     break
                 except OSError as error:
-                    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                        self._log_shortage(error)
+                    if self._shortage.is_met(error):
                         self._make_room(self._heaviest_user())
-                        await trio.sleep(_ACCEPT_PAUSE_S)
+                        await trio.sleep(ACCEPT_PAUSE_S)
                     break  # else the client left before it was accepted
                 spent += self._admit(sock, nursery, administrator)
             await trio.lowlevel.checkpoint()
-
-    def _log_shortage(self, error: OSError) -> None:
-        now = trio.current_time()
-        if now - self._shortage_logged < _SHORTAGE_LOG_INTERVAL_S:
-            self._shortages_unlogged += 1
-            return
-        before = (
-            f" ({self._shortages_unlogged} times more since last logged)" if self._shortages_unlogged else ""
-        )
-        log.warning("cannot accept a connection: %s; raise LimitNOFILE%s", error.strerror, before)
-        self._shortage_logged, self._shortages_unlogged = now, 0
 
     def cut_unread(self) -> None:
         """Cut the connections of clients who have not read an answer with a pair in it: it is burnt."""

@@ -84,8 +84,9 @@ def _in_use(state_dir: Path) -> FolderInUseError:
     )
 
 
-def listen(path: Path, mode: int, group: str) -> socket.socket:
-    """A non-blocking listening Unix socket at ``path``, in place of one that nobody answers on.
+def listen(path: Path, mode: int, group: str, setting: str = "daemon.socket") -> socket.socket:
+    """A non-blocking listening Unix socket at ``path``, which ``setting`` gave, in place of one that nobody
+    answers on.
 
     It is bound under a temporary name and takes its own only when it listens, with owner and mode right:
     no client slips in before that, and a kill at any step leaves nothing that blocks the next start.
@@ -95,7 +96,7 @@ def listen(path: Path, mode: int, group: str) -> socket.socket:
     try:
         gid = grp.getgrnam(group).gr_gid if group else -1
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _require_own_folder(path.parent)
+        _require_own_folder(path.parent, setting)
         with _temporary_name(path) as temporary:
             _require_unanswered(path)
             return _bind(temporary, path, mode, gid)
@@ -104,17 +105,17 @@ def listen(path: Path, mode: int, group: str) -> socket.socket:
             f"daemon.socket_group: there is no group {group!r:.60}; create it or leave it empty"
         ) from None
     except OSError as error:
-        cure = "check the folder's permissions, or set daemon.socket (at most 107 bytes)"
+        cure = f"check the folder's permissions, or set {setting} (at most 107 bytes)"
         if error.errno == errno.EADDRINUSE:
             cure = (
-                "give each daemon a folder of its own for its sockets (daemon.socket; admin.sock lies beside)"
+                f"give each daemon a folder of its own for its sockets ({setting}; admin.sock is there too)"
             )
         raise ConfigError(
-            f"daemon.socket: cannot listen on {path} ({error.strerror or error}); {cure}"
+            f"{setting}: cannot listen on {path} ({error.strerror or error}); {cure}"
         ) from error
 
 
-def _require_own_folder(folder: Path) -> None:
+def _require_own_folder(folder: Path, setting: str) -> None:
     status = folder.stat()
     # With the sticky bit, as in /tmp, nobody can remove or rename what is another's.
     forbidden = 0 if status.st_mode & stat.S_ISVTX else 0o022
@@ -122,8 +123,8 @@ def _require_own_folder(folder: Path) -> None:
         check_owner_and_mode(status, folder, forbidden=forbidden, cure="go-w")
     except ConfigError as error:
         raise ConfigError(
-            "daemon.socket: others could put their own socket in the place of the daemon's; "
-            f"set daemon.socket to a path in another folder, or mend this one: {error.message}"
+            f"{setting}: others could put their own socket in the place of the daemon's; "
+            f"set {setting} to a path in another folder, or mend this one: {error.message}"
         ) from None
 
 

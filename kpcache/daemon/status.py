@@ -6,7 +6,7 @@ from typing import Any
 import trio
 
 from kpcache import __version__
-from kpcache.core.readiness import FULL, is_reached
+from kpcache.core.readiness import FULL, is_reached, required
 from kpcache.daemon.alarm import Alarm
 from kpcache.daemon.dispatcher import Gate
 from kpcache.daemon.fence import Fence
@@ -90,7 +90,16 @@ class StatusMaker:
     @property
     def is_ready(self) -> bool:
         """Every pool is at the configured level."""
-        return is_reached(self._ready_level, (pool.fill for pool in self._stock.pools.values()))
+        return not self.too_empty()
+
+    def too_empty(self) -> str:
+        """A pool that keeps ``is_ready`` from being true, in words; empty if none does."""
+        level = self._ready_level
+        for spec, pool in self._stock.pools.items():
+            if not is_reached(level, [pool.fill]):
+                needed = required(level, pool.fill)
+                return f"{spec} has {pool.fill.available} of the {needed} pairs of daemon.ready_level {level}"
+        return ""
 
     @property
     def is_full(self) -> bool:
