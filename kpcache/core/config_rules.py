@@ -20,7 +20,7 @@ _LEAST_AGE_S = 10
 # AliasNameType of the KMS service model: ^alias/[a-zA-Z0-9/_-]+$, at most 256; alias/aws/ is AWS's own.
 _ALIAS = re.compile(r"alias/(?!aws/)[a-zA-Z0-9/_-]{1,250}\Z")
 
-# A name in a Host header, or an IPv4 address. RFC 1123 has no underscore, yet names with one are in use.
+# A name in a Host header. RFC 1123 has no underscore, yet names with one are in use.
 _HOST = re.compile("[A-Za-z0-9._-]{1,253}")
 # What precedes the path in [metrics].listen.
 UNIX_PREFIX = "unix:"
@@ -222,16 +222,17 @@ def _is_address_and_port(value: str) -> bool:
 
 
 def hosts(value: object) -> tuple[str, ...]:
-    """Names or addresses as they stand in a Host header, without a port; in lower case, without brackets."""
-    names = strings(value)
-    if not all(_HOST.fullmatch(name) or _is_ipv6(name) for name in names):
-        raise Unfit('a list of host names or addresses without a port, as in ["metrics.example.com"]')
-    return tuple(name.lower() for name in names)
+    """Names or addresses as they stand in a Host header, without a port and brackets, each in its usual
+    form."""
+    return tuple(_host(name) for name in strings(value))
 
 
-def _is_ipv6(value: str) -> bool:
+def _host(value: str) -> str:
     try:
-        ipaddress.IPv6Address(value)
+        return str(ipaddress.ip_address(value))
     except ValueError:
-        return False
-    return "%" not in value
+        if not _HOST.fullmatch(value):
+            raise Unfit(
+                'a list of host names or addresses without a port, as in ["metrics.example.com"]'
+            ) from None
+        return value.lower()

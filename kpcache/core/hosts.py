@@ -10,14 +10,14 @@ import re
 from collections.abc import Collection
 from typing import Final
 
-_HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::[0-9]{0,5})?\Z")
+_HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9a-f.]*:[0-9a-f:.]*)\]|(?P<name>[a-z0-9._-]+))(?::[0-9]{0,5})?\Z")
 
 
 def is_ours(host: str, address: str, names: Collection[str]) -> bool:
     """``host`` is the header's value, empty where there is none; its port, if any, is not looked at.
     ``address`` is the numeric one that the connection came in at, empty for a Unix socket, which no page can
-    have a browser connect to by name. ``names``: more hosts that are meant, in lower case, addresses without
-    brackets.
+    have a browser connect to by name. ``names``: more hosts that are meant, as ``config_rules.hosts`` gives
+    them.
     """
     if not host:
         return not address
@@ -31,6 +31,8 @@ def is_ours(host: str, address: str, names: Collection[str]) -> bool:
         asked = ipaddress.ip_address(name)
     except ValueError:
         return False
+    if str(asked) in names:
+        return True
     return bool(address) and (asked.is_loopback or asked == _plain(address))
 
 

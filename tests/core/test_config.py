@@ -134,6 +134,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"metrics": {"listen": "127.0.0.1:65536"}}, "must be an address and a port"),
     ({"metrics": {"listen": "::1:9743"}}, "must be an address and a port"),
     ({"metrics": {"listen": 9743}}, "must be an address and a port"),
+    ({"metrics": {"listen": "unix:metrics.sock"}}, "must be an absolute path"),
+    ({"metrics": {"listen": "unix:/" + "x" * 200}}, "must be a path of at most 107 bytes"),
+    ({"metrics": {"listen": "unix:/run/kpcache/admin.sock"}}, "that is not admin.sock"),
+    ({"metrics": {"listen": "unix:/run/kpcache/kpcache.sock"}}, "must be another path than daemon.socket"),
+    ({"metrics": {"listen": "unix:/var/lib/kpcache/metrics.sock"}}, "must not lie in daemon.state_dir"),
+    ({"metrics": {"hosts": ["a b"]}}, "must be a list of host names or addresses without a port"),
+    ({"metrics": {"hosts": ["metrics.example.com:9743"]}}, "must be a list of host names or addresses"),
+    ({"metrics": {"hosts": ["[::1]"]}}, "must be a list of host names or addresses"),
+    ({"metrics": {"hosts": "metrics.example.com"}}, "must be a list of"),
     ({"keyring": {"default_alias": "kpcache"}}, 'must be "alias/" and a name'),
     ({"keyring": {"default_alias": "alias/aws/kms"}}, 'must be "alias/" and a name'),
     ({"keyring": {"default_alias": "alias/a\n"}}, 'must be "alias/" and a name'),
@@ -174,9 +183,14 @@ def test_a_long_or_hostile_value_is_shown_cut_and_escaped() -> None:
     assert "\x1b" not in caught.value.message
 
 
-@pytest.mark.parametrize("listen", ["", "[::1]:9743", "0.0.0.0:80"])
+@pytest.mark.parametrize("listen", ["", "[::1]:9743", "0.0.0.0:80", "unix:/run/kpcache/metrics.sock"])
 def test_addresses_that_fit(listen: str) -> None:
     assert settings(metrics={"listen": listen}).metrics.listen == listen
+
+
+def test_more_hosts_are_known_in_lower_case() -> None:
+    found = settings(metrics={"hosts": ["Metrics.Example.com", "192.0.2.7", "2001:DB8::7"]}).metrics.hosts
+    assert found == ("metrics.example.com", "192.0.2.7", "2001:db8::7")
 
 
 _VALUES: dict[str, st.SearchStrategy[Any]] = {

@@ -28,8 +28,10 @@ class Daemon:
         self.admin_socket = str(folder / "admin.sock")
         self.state_dir = folder / "state"
         path = folder / "kpcache.toml"
+        # Tests that ask over HTTP say where; others, of which several may run at once, want no port.
+        metrics = "" if "[metrics]" in config else '[metrics]\nlisten = ""\n'
         path.write_text(
-            f'[daemon]\nsocket = "{self.socket}"\nstate_dir = "{self.state_dir}"\n'
+            f'{metrics}[daemon]\nsocket = "{self.socket}"\nstate_dir = "{self.state_dir}"\n'
             f'runtime_dir = "{folder / "reserve"}"\n{config}'
         )
         self.log: list[str] = []
