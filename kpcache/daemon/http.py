@@ -40,6 +40,7 @@ class HttpServer:
                         continue
                     except OSError as error:
                         if self._shortage.is_met(error):
+                            self._has_made_room()
                             await trio.sleep(ACCEPT_PAUSE_S)
                         continue  # else the client left before it was accepted
                     self._admit(sock, nursery)
