@@ -4,6 +4,7 @@ import re
 import socket
 from email.utils import formatdate
 from enum import Enum
+from http import HTTPStatus
 from typing import Final
 
 import h11
@@ -109,7 +110,7 @@ class HttpSession:
                 raise _UnwantedError(line(431, f"more than {_MAX_HEAD_LINES} header lines"))
             event = http.next_event()
             if isinstance(event, h11.Request):
-                _require_no_body(event)
+                _require_known_form(event)
                 http.next_event()  # the end of the request, which h11 tells apart from its head
                 return event
             if event is not h11.NEED_DATA:
@@ -133,7 +134,8 @@ class HttpSession:
             headers.append(("Connection", "close"))
         self._enter(Phase.SENDING, ANSWER_TIMEOUT_S)
         http = self._http
-        head = h11.Response(status_code=answer.status, headers=headers)
+        reason = HTTPStatus(answer.status).phrase
+        head = h11.Response(status_code=answer.status, reason=reason, headers=headers)
         await self._stream.send_all(http.send(head) or b"")
         for block in answer.blocks if with_body else ():
             await self._stream.send_all(http.send(h11.Data(data=block)) or b"")
@@ -152,7 +154,9 @@ def _host_of(request: h11.Request) -> str:
     return next((value.decode("ascii", "replace") for name, value in request.headers if name == b"host"), "")
 
 
-def _require_no_body(request: h11.Request) -> None:
+def _require_known_form(request: h11.Request) -> None:
+    if request.http_version not in (b"1.0", b"1.1"):
+        raise _UnwantedError(line(505, "HTTP/1.1 is spoken here"))
     for name, value in request.headers:
         if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
             raise _UnwantedError(line(413, "a request has no body here"))

@@ -15,7 +15,7 @@ def free_port(family: socket.AddressFamily = socket.AF_INET, address: str = "127
         return int(sock.getsockname()[1])
 
 
-def connects(address: object, family: socket.AddressFamily = socket.AF_INET) -> bool:
+def connects(address: tuple[str, int] | str, family: socket.AddressFamily = socket.AF_INET) -> bool:
     with socket.socket(family) as sock:
         try:
             sock.connect(address)
