@@ -55,6 +55,7 @@ class Parts:
         self._make_pools()
         self._make_emergencies()
         self._make_answers()
+        self._make_pages()
         self.fence.on_change(self.emergencies.burn_copied)
         self._ledger_is(not opened.fault)
         self.alarm.recall(opened.store.standing, opened.kept)
@@ -121,6 +122,9 @@ class Parts:
         )  # fmt: skip
         self.server = Server(self.dispatcher, self.stock, self.limits)
         self.status.watch_clients(lambda: self.server.connections, self.server.clients)
+
+    def _make_pages(self) -> None:
+        """What answers over HTTP."""
         self.readiness = Readiness(self.gate, self.status.too_empty)
         pages = Pages(Exposition(self._families), self.readiness, self._config.metrics.hosts)
         self.http = HttpServer(pages)

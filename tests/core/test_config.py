@@ -189,8 +189,9 @@ def test_addresses_that_fit(listen: str) -> None:
 
 
 def test_more_hosts_are_known_in_lower_case() -> None:
-    found = settings(metrics={"hosts": ["Metrics.Example.com", "192.0.2.7", "2001:DB8::7"]}).metrics.hosts
-    assert found == ("metrics.example.com", "192.0.2.7", "2001:db8::7")
+    config = settings(metrics={"hosts": ["Metrics.Example.com", "192.0.2.7", "2001:DB8:0::7"]})
+    assert config.metrics.hosts == ("metrics.example.com", "192.0.2.7", "2001:db8::7")
+    assert load(to_mapping(config), defaults=ROOT) == config
 
 
 _VALUES: dict[str, st.SearchStrategy[Any]] = {

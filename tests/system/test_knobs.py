@@ -270,7 +270,9 @@ EXERCISED: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "core/test_config.py": {
         "test_what_is_wrong_is_refused_with_the_place_and_the_cure": ("aws.enabled", "aws.keys"),
-        "test_addresses_that_fit": ("metrics.listen",),
+    },
+    "system/test_metrics_http.py": {
+        "test_a_scrape_and_the_probes_of_a_daemon_that_serves": ("metrics.listen", "metrics.hosts"),
     },
 }  # fmt: skip
 
