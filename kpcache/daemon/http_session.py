@@ -1,6 +1,5 @@
 """One HTTP connection: h11 reads and writes the protocol, this moves its bytes and keeps the deadlines."""
 
-import re
 import socket
 from email.utils import formatdate
 from enum import Enum
@@ -18,7 +17,6 @@ from kpcache.daemon.notices import log_defect
 _MAX_HEAD_BYTES: Final = 8192
 _MAX_HEAD_LINES: Final = 64
 _READ_BYTES: Final = 4096
-_HEAD_END: Final = re.compile(rb"\n\r?\n")
 
 # From a request's first byte to the end of its head; and from the connection to the first byte.
 HEAD_TIMEOUT_S: Final = 5.0
@@ -106,7 +104,7 @@ class HttpSession:
         http = self._http
         while True:
             begun = http.trailing_data[0]
-            if _HEAD_END.split(begun, 1)[0].count(b"\n") > _MAX_HEAD_LINES:
+            if begun.partition(b"\r\n\r\n")[0].count(b"\n") > _MAX_HEAD_LINES:
                 raise _UnwantedError(line(431, f"more than {_MAX_HEAD_LINES} header lines"))
             event = http.next_event()
             if isinstance(event, h11.Request):

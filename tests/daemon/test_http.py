@@ -390,10 +390,12 @@ async def test_at_the_cap_the_one_without_a_request_for_longest_goes() -> None:
         assert await clients[0].lives()  # the oldest is not the longest idle now
         await trio.sleep(1)
         await clients[1].send(b"G")  # neither is a head begun a request
+        now = trio.current_time()
         newcomer = await it.connect()
         assert await newcomer.lives()
         assert it.server.connections == MAX_CONNECTIONS
         assert await clients[1].is_cut()
+        assert trio.current_time() == now  # and not by a deadline
         assert await clients[0].lives()
         assert await clients[2].lives()
 
@@ -440,6 +442,18 @@ async def test_a_fault_in_one_connection_leaves_the_others_served(
         assert await (await it.connect()).lives()
     assert "defect in an HTTP connection: RuntimeError at answer" in caplog.text
     assert "SECRET" not in caplog.text
+
+
+@mock_clock
+async def test_a_client_that_breaks_off_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(pages=LargePages()) as it:
+        client = await it.connect(receive_bytes=1)
+        await client.send(LIVEZ.replace(b"livez", b"metrics"))
+        await trio.testing.wait_all_tasks_blocked()
+        client.stream.socket.close()  # with bytes unread: the kernel resets the connection
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.server.connections == 0
+    assert not caplog.text
 
 
 @mock_clock
@@ -490,8 +504,8 @@ async def test_without_file_descriptors_it_pauses_and_goes_on(caplog: pytest.Log
                 nursery.start_soon(it.server.serve, full)
                 it.clients.append(Client(sock))
                 assert await it.clients[-1].lives()
+                assert await idle.is_cut()  # its descriptor was worth more to others
                 assert trio.current_time() - begun == pytest.approx(0.3)
                 nursery.cancel_scope.cancel()
-        assert await idle.is_cut()  # its descriptor was worth more to others
     assert len(caplog.messages) == 1
     assert "raise LimitNOFILE" in caplog.text
