@@ -48,9 +48,8 @@ def _listen_tcp(setting: str) -> socket.socket:
     sock = None
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # else the last life's connections block it
+        # Else the connections that the last life closed block it for a minute.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # [::] means the same on any machine
         sock.bind((host, int(port)))
