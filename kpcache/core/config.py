@@ -33,7 +33,8 @@ class Defaults:
 
 @dataclass(frozen=True, kw_only=True)
 class DaemonSettings:
-    """Where the daemon lives. ``admin.sock`` lies beside ``socket``. ``ready_level``: see ``readiness``."""
+    """Where the daemon lives. ``admin.sock`` lies beside ``socket``. ``ready_level``: see ``readiness``;
+    ``log_level``: the least that is logged."""
 
     socket: Annotated[Path, rules.socket]
     socket_mode: Annotated[int, rules.mode] = 0o660
@@ -41,6 +42,7 @@ class DaemonSettings:
     state_dir: Annotated[Path, rules.folder]
     runtime_dir: Annotated[Path, rules.folder]
     ready_level: Annotated[str, rules.ready_level] = LOW_WATER
+    log_level: Annotated[str, rules.one_of("debug", "info", "warning", "error")] = "info"
 
 
 @dataclass(frozen=True)
