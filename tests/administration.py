@@ -83,7 +83,7 @@ class Administration:
         )
         self.administrator = Administrator(
             self.dispatcher, self.gate, vault, self.keyring, ALIAS, self.limits,
-            cast(Incidents, self.incidents), cast(Quiescence, FakeQuiescence()),
+            cast(Incidents, self.incidents), cast(Quiescence, FakeQuiescence()), reload,
             now=lambda: self.now + self.clock_set_s, uptime=lambda: self.now - 1e9,
         )  # fmt: skip
 
@@ -137,6 +137,11 @@ class FakeQuiescence:
 
     async def resume(self) -> tuple[dict[str, Any], list[str]]:
         return {"Generation": 0, "CloneGuard": "none"}, []
+
+
+async def reload() -> tuple[dict[str, Any], list[str]]:
+    """A file that says what is so already."""
+    return {"File": "/a/file", "Changed": [], "WaitsForRestart": []}, ["0 settings changed"]
 
 
 class FakeIncidents:

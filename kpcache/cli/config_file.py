@@ -1,6 +1,7 @@
 """Settings from a file, and what they default to for whoever runs the command, where they run it."""
 
 import os
+import stat
 import tomllib
 from collections.abc import Mapping
 
@@ -11,12 +12,13 @@ from kpcache.errors import ConfigError
 _MAX_FILE_BYTES = 1_048_576
 
 
-def load_file(path: str | None, *, socket: str | None = None) -> Config:
+def load_file(path: str | None, *, socket: str | None = None, again: bool = False) -> Config:
     """The settings in ``path`` (None: defaults only); ``socket`` goes before ``daemon.socket``.
 
-    Raises ``ConfigError`` with the file's name in front.
+    ``again``: for a daemon that runs; only a regular file will do then, since whatever else it is has been
+    read, or may keep its reader waiting. Raises ``ConfigError`` with the file's name in front.
     """
-    settings = _read(path) if path else {}
+    settings = _read(path, again=again) if path else {}
     if socket is not None:
         daemon = settings.get("daemon", {})
         if isinstance(daemon, dict):
@@ -43,9 +45,15 @@ def defaults_for(environ: Mapping[str, str], uid: int, *, usable_cpus: int) -> D
     return Defaults(f"{run}/kpcache.sock", state, f"{run}/reserve", usable_cpus)
 
 
-def _read(path: str) -> dict[str, object]:
+def _read(path: str, *, again: bool) -> dict[str, object]:
     try:
-        with open(path, "rb") as file:
+        # A pipe without a writer would otherwise not even open.
+        with open(path, "rb", opener=_open_at_once if again else None) as file:
+            if again and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(
+                    f"{path}: this is no regular file and cannot be read again; start the daemon with "
+                    "--config and the path of one"
+                )
             data = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(
@@ -55,5 +63,9 @@ def _read(path: str) -> dict[str, object]:
         raise ConfigError(f"{path}: larger than any file of settings; --config must name one")
     try:
         return tomllib.loads(data.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)

@@ -15,6 +15,7 @@ from kpcache.cli import (
     ledger,
     plan,
     quiesce,
+    reload,
     resume,
     serve,
     status,
@@ -34,6 +35,7 @@ _COMMANDS = {
     "clear-alarm": clear_alarm,
     "quiesce": quiesce,
     "resume": resume,
+    "reload": reload,
     "plan": plan,
     "check-config": check_config,
 }

@@ -1,6 +1,7 @@
 """Run the daemon."""
 
 import argparse
+import os
 import sys
 
 
@@ -17,8 +18,12 @@ def run(args: argparse.Namespace) -> int:
     from kpcache.cli.reporters import LiveReporter, PlainReporter
 
     config = load_file(args.config, socket=args.socket)
+    file = os.path.abspath(args.config) if args.config else ""
+    socket = os.path.abspath(args.socket) if args.socket else None
     # The settings come first: a wrong one is told before trio and the rest are loaded.
     from kpcache.daemon.main import run as run_daemon
+    from kpcache.daemon.reload import Source
 
+    source = Source(file, lambda: load_file(file, socket=socket, again=True)) if file else None
     reporter = LiveReporter(sys.stderr) if sys.stderr.isatty() else PlainReporter(sys.stderr)
-    return run_daemon(config, reporter)
+    return run_daemon(config, reporter, source)

@@ -1,5 +1,5 @@
 """The members of each method of administration, for ``contract``: KMS's own lengths, enums and patterns
-(service model 2014-11-01) under KMS's names, and nine methods that only kpcache has.
+(service model 2014-11-01) under KMS's names, and ten methods that only kpcache has.
 
 Only ``daemon/administrator`` answers them. What is known here and not offered is refused there, with
 the reason.
@@ -104,5 +104,6 @@ ADMIN_OPERATIONS: dict[str, Operation] = {
     "kpcache.AcknowledgeLedger": Operation({}, ()),
     "kpcache.Quiesce": Operation({}, ()),
     "kpcache.Resume": Operation({}, ()),
+    "kpcache.Reload": Operation({}, ()),
 }
 """By the name on the wire. No other method exists on ``admin.sock`` besides those of every client."""

@@ -30,13 +30,15 @@ class Desk(Generic[T]):
         """``kept_percent``: see ``Shares``. A pool without a target keeps nothing for anybody."""
         self.queue: FairQueue[T] = FairQueue()
         self.shares = Shares(kept_percent)
-        self.resize(target)
+        self.resize(target, kept_percent)
         self.demand = Demand(now)
         self._unnoted = 0
 
-    def resize(self, target: int) -> None:
-        """Another target from now on."""
+    def resize(self, target: int, kept_percent: float | None = None) -> None:
+        """Another target from now on, and another share that is kept back, if one is given."""
         self.target = target
+        if kept_percent is not None:
+            self.shares.kept_percent = kept_percent
         self.kept = self.shares.kept(target)
 
     # --- each request

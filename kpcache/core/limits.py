@@ -1,6 +1,6 @@
 """What one client may ask of the daemon: every bound on a connection and on a message, in one record."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 # Deepest legal nesting: message array, params array, input map, a list (Tags), and one map inside it.
 MAX_DEPTH = 5
@@ -13,9 +13,13 @@ MAX_METHOD_CHARS = 64
 PROTOCOL_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Limits:
-    """Bounds that the configuration sets ([requests] in the config file); bytes, and seconds."""
+    """Bounds that the configuration sets ([requests] in the config file); bytes, and seconds.
+
+    One record for all who go by it, read at each use: so that a change is in force everywhere at once, for
+    connections that are open too.
+    """
 
     max_connections: int = 12000
     max_connections_per_uid: int = 4000
@@ -24,3 +28,8 @@ class Limits:
     message_timeout_s: float = 5.0
     wait_timeout_s: float = 5.0
     wait_when_dry: bool = True
+
+    def become(self, other: "Limits") -> None:
+        """Take over the bounds of another record."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))

@@ -69,14 +69,29 @@ class Targets:
     ) -> None:
         """``kept_percent`` of each target is kept back from any single user (``shares``), so there must be as
         much more for one."""
+        self._at = now
+        # Before they are cut to their bounds.
+        self.wanted: dict[str, float] = {}
+        self.adjust(
+            bounds, chance=chance, max_pairs=max_pairs, max_bytes=max_bytes, kept_percent=kept_percent
+        )
+
+    def adjust(
+        self,
+        bounds: Mapping[str, Bounds],
+        *,
+        chance: float,
+        max_pairs: int,
+        max_bytes: int,
+        kept_percent: float,
+    ) -> None:
+        """Go by these from now on. What a pool is known to want stays, as long as its target is adaptive."""
         self._kept_percent = kept_percent
         self._bounds = bounds
         self._chance = chance
         self._max_pairs = max_pairs
         self._max_bytes = max_bytes
-        self._at = now
-        # Before they are cut to their bounds.
-        self.wanted: dict[str, float] = dict.fromkeys(bounds, 0.0)
+        self.wanted = {spec: self.wanted.get(spec, 0.0) for spec in bounds}
 
     def resume(self, wanted: Mapping[str, float], away_s: float) -> None:
         """Go on from targets of an earlier time, ``away_s`` ago."""

@@ -52,7 +52,8 @@ _MAX_SUBJECTS: Final = 5
 _OVERFLOW_UID: Final = 65534  # user_namespaces(7): stands for every user that this namespace does not know
 
 
-# What is done about the alarm, the ledger or a snapshot: the answer, and what of it is for the log.
+# What is done about the alarm, the ledger, a snapshot or the settings: the answer, and what of it is for the
+# log.
 Act = Callable[[], Awaitable[tuple[dict[str, Any], list[str]]]]
 
 
@@ -116,6 +117,7 @@ class Administrator:
         limits: Limits,
         incidents: Incidents,
         quiescence: Quiescence,
+        reload: Act,
         *,
         now: Callable[[], float] = time.time,
         uptime: Callable[[], float] = uptime,
@@ -123,7 +125,7 @@ class Administrator:
     ) -> None:
         """``now`` in Unix seconds: the date of a deletion must outlive a restart. ``uptime`` in seconds, of a
         clock that nobody sets and that goes on while the machine is suspended."""
-        self.limits = replace(limits, max_message_bytes=MAX_MESSAGE_BYTES)
+        self.limits = _for_administrators(limits)
         self._dispatcher = dispatcher
         self._gate = gate
         self._vault = vault
@@ -139,9 +141,14 @@ class Administrator:
             "kpcache.AcknowledgeLedger": incidents.acknowledge_ledger,
             "kpcache.Quiesce": quiescence.quiesce,
             "kpcache.Resume": quiescence.resume,
+            "kpcache.Reload": reload,
         }
         self._watch = KeyringWatch(vault, self._adopt)
         self._put, self._take = trio.open_memory_channel[Change](MAX_WAITING)
+
+    def go_by(self, limits: Limits) -> None:
+        """Other limits from now on, for connections that are open too."""
+        self.limits.become(_for_administrators(limits))
 
     @property
     def fault(self) -> str:
@@ -246,6 +253,10 @@ class Administrator:
         content = self._vault.content
         answer = {"KeyringDocument": document.encode_export(content), "Revision": content.revision}
         return answer, [f"revision {content.revision}, {len(content.keys)} keys"]
+
+
+def _for_administrators(limits: Limits) -> Limits:
+    return replace(limits, max_message_bytes=MAX_MESSAGE_BYTES)
 
 
 def _told(subjects: list[str]) -> str:

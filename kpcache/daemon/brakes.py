@@ -34,10 +34,21 @@ class Brakes:
         """``percent`` of ``cpus`` for makers on average; ``read`` gives the seconds that some task waited for
         "cpu" and "memory", and is None where pressure is not to be heeded."""
         now = trio.current_time()
+        self._percent, self._cpus, self._makers = percent, cpus, makers
         self._duty = Duty(percent, cpus, now)
         self._pressure = Pressure(makers)
+        self._heeds_pressure = read is not None
         self._read = read
         self._looked = now - LOOK_INTERVAL_S
+
+    def adjust(self, percent: float, read: Callable[[str], float] | None = stalled_s) -> None:
+        """Other bounds from now on. One that is what it was goes on with what it knows."""
+        if percent != self._percent:
+            self._percent = percent
+            self._duty = Duty(percent, self._cpus, trio.current_time())
+        if (read is not None) != self._heeds_pressure:
+            self._heeds_pressure, self._read = read is not None, read
+            self._pressure = Pressure(self._makers)
 
     @property
     def allowed(self) -> int:

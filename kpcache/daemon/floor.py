@@ -187,6 +187,10 @@ class Floor:
         work = _Work(order, self._last_number, order.count, trio.current_time())
         self._makers[order.shard, order.maker].work.append(work)
         self.busy.set()
+        log.debug(
+            "order %d: %d %s of maker %d of shard %d", work.number, order.count, order.spec, order.maker,
+            order.shard,
+        )  # fmt: skip
         self._send(order.shard, ["make", order.maker, self._last_number, order.spec, order.count])
 
     # --- what the shards report

@@ -60,6 +60,8 @@ class Learned:
                 await self._save()
 
     async def _save(self) -> None:
+        if not self._planner.adapts:
+            return  # nothing would be made of it
         text = json.dumps({"version": VERSION, "saved_s": self._now(), "specs": self._planner.state()})
         try:
             await trio.to_thread.run_sync(self._write, text, abandon_on_cancel=True)

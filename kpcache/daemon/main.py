@@ -1,7 +1,6 @@
 """The life of the daemon, from top to bottom: start, ready, serve, drain, stop."""
 
 import gc
-import logging
 import os
 import signal
 import socket
@@ -18,9 +17,11 @@ from kpcache.daemon.leaving import Leaving
 from kpcache.daemon.ledger_start import Opened, open_ledger
 from kpcache.daemon.notices import ReporterHandler, UnhurriedReporter, log, log_defect
 from kpcache.daemon.parts import Parts
+from kpcache.daemon.reload import Source
 from kpcache.daemon.reporter import Reporter
 from kpcache.daemon.retirement import retire_old
 from kpcache.daemon.state import close_listener, listen, locked_folder
+from kpcache.daemon.terminal import SETTLE_S, Terminal
 from kpcache.errors import ConfigError
 from kpcache.keyring.vault import Vault
 from kpcache.worker.process import StartError, protect
@@ -36,18 +37,20 @@ PROGRESS_INTERVAL_S = 0.25
 Listeners = list[tuple[socket.socket, Path]]  # the clients', then the administrators'
 
 
-def run(config: Config, reporter: Reporter) -> int:
-    """Serve until SIGTERM, SIGINT or SIGHUP (the terminal is gone). Returns the exit code: 0, or 1 after a
-    defect. Raises ``ConfigError`` if it cannot start. Where a disk hangs at the end, it does not return, and
-    the process ends with 1."""
+def run(config: Config, reporter: Reporter, source: Source | None = None) -> int:
+    """Serve until SIGTERM, SIGINT, or SIGHUP when the terminal is gone; any other SIGHUP reloads the settings
+    from ``source``. Returns the exit code: 0, or 1 after a defect. Raises ``ConfigError`` if it cannot start.
+    Where a disk hangs at the end, it does not return, and the process ends with 1."""
+    terminal = Terminal()
     reporter = unhurried = UnhurriedReporter(reporter)
     handler = ReporterHandler(reporter)
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(config.daemon.log_level.upper())
     log.propagate = False
     try:
         _protect()
         with ExitStack() as stack:
+            stack.enter_context(terminal.early_hangups_noted())
             leaving = Leaving(unhurried.close)
             stack.callback(leaving.cancel)
             stack.enter_context(locked_folder(config.daemon.state_dir))
@@ -66,7 +69,7 @@ def run(config: Config, reporter: Reporter) -> int:
                 stack.callback(close_listener, listener, path)
                 listeners.append((listener, path))
             http = stack.enter_context(http_listener(config.metrics.listen))
-            trio.run(_live, config, reporter, vault, opened, listeners, http, leaving)
+            trio.run(_live, config, reporter, vault, opened, listeners, http, leaving, source, terminal)
     except ConfigError:
         raise
     except Exception as error:
@@ -94,8 +97,10 @@ async def _live(
     listeners: Listeners,
     http: socket.socket | None,
     leaving: Leaving,
+    source: Source | None,
+    terminal: Terminal,
 ) -> None:
-    await Daemon(config, reporter, vault, opened, listeners, http, leaving).live()
+    await Daemon(config, reporter, vault, opened, listeners, http, leaving, source, terminal).live()
 
 
 class Daemon:
@@ -110,13 +115,16 @@ class Daemon:
         listeners: Listeners,
         http: socket.socket | None,
         leaving: Leaving,
+        source: Source | None,
+        terminal: Terminal,
     ) -> None:
         self._config = config
         self._reporter = reporter
         self._listeners = listeners
         self._http = http
         self._leaving = leaving
-        self._parts = Parts(config, vault, opened)
+        self._terminal = terminal
+        self._parts = Parts(config, vault, opened, source)
         self._told_to_stop = trio.Event()
         self._told_to_hurry = trio.Event()
 
@@ -140,9 +148,9 @@ class Daemon:
                 workers.start_soon(parts.ledger.run)
                 workers.start_soon(retire_old, parts.stock)
                 workers.start_soon(parts.fence.watch)
-                if parts.learned is not None:
-                    workers.start_soon(parts.learned.run)
+                workers.start_soon(parts.learned.run)
                 workers.start_soon(parts.administrator.run)
+                workers.start_soon(parts.reloader.run)
                 workers.start_soon(self._heed, signals)
                 workers.start_soon(self._leave_in_time)
                 await _first_of(self._wait_useful, self._told_to_stop.wait, READY_TIMEOUT_S)
@@ -160,11 +168,30 @@ class Daemon:
         await _first_of(self._parts.supervisor.wait_settled, self._parts.reserve.wait_back, READY_TIMEOUT_S)
 
     async def _heed(self, signals: AsyncIterator[int]) -> None:
-        """The first signal begins the drain, a second ends it at once."""
-        async for _ in signals:
-            if self._told_to_stop.is_set():
-                self._told_to_hurry.set()
-            self._told_to_stop.set()
+        """The first signal begins the drain, a second ends it at once; a SIGHUP is for the settings, unless
+        it says that the terminal is gone."""
+        if self._terminal.hung_up_early:
+            await self._hang_up()
+        async for number in signals:
+            if number == signal.SIGHUP:
+                await self._hang_up()
+            else:
+                self._stop()
+
+    async def _hang_up(self) -> None:
+        if self._terminal.is_there:
+            await trio.sleep(SETTLE_S)
+        if self._terminal.is_gone:
+            self._stop()
+        elif self._told_to_stop.is_set():
+            log.info("the daemon stops: its settings are not read again")
+        else:
+            self._parts.reloader.ask()
+
+    def _stop(self) -> None:
+        if self._told_to_stop.is_set():
+            self._told_to_hurry.set()
+        self._told_to_stop.set()
 
     async def _leave_in_time(self) -> None:
         """When the end begins, after the drain or a defect, it is bounded."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from kpcache.core.limits import Limits
 from kpcache.daemon.stock import Stock
 
 
@@ -22,15 +23,16 @@ class PeerGoneError(Exception):
 class Outbox:
     """Replies that the socket has not taken yet, in order, with one writer task in ``nursery``.
 
-    Each reply has ``timeout_s`` to be taken. ``cut()`` ends the connection when the socket fails.
+    Each reply has ``limits.message_timeout_s`` to be taken. ``cut()`` ends the connection when the socket
+    fails.
     """
 
     nursery: trio.Nursery  # where the writer runs: to be set before the first reply
 
-    def __init__(self, sock: socket.socket, stock: Stock, timeout_s: float, cut: Callable[[], None]) -> None:
+    def __init__(self, sock: socket.socket, stock: Stock, limits: Limits, cut: Callable[[], None]) -> None:
         self._sock = sock
         self._stock = stock
-        self._timeout_s = timeout_s
+        self._limits = limits
         self._cut = cut
         self._burn_reason = "client_gone"
         self._waiting: deque[tuple[memoryview, Sequence[str], int]] = deque()
@@ -91,7 +93,7 @@ class Outbox:
     async def _write(self) -> None:
         while self._waiting:
             data, specs, generation = self._waiting[0]
-            with trio.move_on_after(self._timeout_s) as scope:
+            with trio.move_on_after(self._limits.message_timeout_s) as scope:
                 await self._send_all(data, generation if specs else None)
             if scope.cancelled_caught:
                 raise PeerGoneError

@@ -22,8 +22,10 @@ from kpcache.daemon.http import HttpServer
 from kpcache.daemon.http_pages import Pages, Readiness
 from kpcache.daemon.ledger import Ledger
 from kpcache.daemon.ledger_start import Opened
-from kpcache.daemon.pooling import pooling
+from kpcache.daemon.notices import log
+from kpcache.daemon.pooling import Pooling
 from kpcache.daemon.quiesce import Quiescence
+from kpcache.daemon.reload import Reloader, Source
 from kpcache.daemon.reserve import Reserve
 from kpcache.daemon.reserve_start import open_reserve
 from kpcache.daemon.server import Server
@@ -39,7 +41,8 @@ class Parts:
 
     background: trio.Nursery
 
-    def __init__(self, config: Config, vault: Vault, opened: Opened) -> None:
+    def __init__(self, config: Config, vault: Vault, opened: Opened, source: Source | None) -> None:
+        """``source``: where the settings can be read again."""
         self._config = config
         self._vault = vault
         self._opened = opened
@@ -52,6 +55,7 @@ class Parts:
             stop=lambda: self.emergencies.stop_issuing(),
             resume=lambda: self.emergencies.issue_again(),
         )
+        self.reloader = Reloader(config, source, self._apply)
         self._make_pools()
         self._make_emergencies()
         self._make_answers()
@@ -88,7 +92,9 @@ class Parts:
             availability=self._ledger_is,
         )
         cpus = len(os.sched_getaffinity(0))
-        self.stock, self.floor, self.learned = pooling(config, self.supervisor, self.ledger, self.fence, cpus)
+        self._pooling = Pooling(config, self.supervisor, self.ledger, self.fence, cpus)
+        self.stock, self.floor = self._pooling.stock, self._pooling.floor
+        self.learned = self._pooling.learned
         self.reserve = Reserve(
             setup, self._generation, self.stock, self.supervisor.send, self.ledger,
             self._why_no_reserve, workers.shards,
@@ -113,12 +119,12 @@ class Parts:
             self.stock, self.supervisor, self.gate, self.fence, self.floor, self.ledger, self.alarm,
             self.reserve,
             lambda: keyring_status(self.keyring, alias, vault.is_sealed, self.administrator.fault),
-            self._config.daemon.ready_level,
+            self._config.daemon.ready_level, self.reloader.status,
         )  # fmt: skip
         self.dispatcher = Dispatcher(self.stock, self.keyring, self.limits, self.gate, self.status.status)
         self.administrator = Administrator(
             self.dispatcher, self.gate, vault, self.keyring, alias, self.limits,
-            Incidents(self.alarm, self.ledger), self.quiescence,
+            Incidents(self.alarm, self.ledger), self.quiescence, self.reloader.reload,
         )  # fmt: skip
         self.server = Server(self.dispatcher, self.stock, self.limits)
         self.status.watch_clients(lambda: self.server.connections, self.server.clients)
@@ -137,9 +143,20 @@ class Parts:
         yield GaugeMetricFamily("kpcache_issuing", "Pairs are given out.", self.gate.issuing)
         yield GaugeMetricFamily("kpcache_connections", "Connections of clients.", self.server.connections)
 
+    def _apply(self, config: Config) -> None:
+        """Have other settings in force, as far as they can change. Without a checkpoint; the one step that
+        the machine can refuse comes first."""
+        limits = limits_of(config.requests)
+        self._config = config
+        log.setLevel(config.daemon.log_level.upper())
+        self.limits.become(limits)
+        self.administrator.go_by(limits)
+        self._pooling.apply(config)
+        self.status.ready_level = config.daemon.ready_level
+        self._ledger_is(self.ledger.available)
+
     def _ledger_is(self, available: bool) -> None:
-        if self._config.ledger.when_unavailable == "stop":
-            self.emergencies.ledger_is(available)
+        self.emergencies.ledger_is(available or self._config.ledger.when_unavailable != "stop")
 
     def _why_no_reserve(self) -> str:
         """Why nothing may be brought back now, one of ``segment.REASONS``; empty if it may."""

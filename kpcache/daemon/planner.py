@@ -13,6 +13,7 @@ from kpcache.core.demand import INTERVAL_S
 from kpcache.core.forecast import Busy, Forecast, forecast, goes_first_s
 from kpcache.core.specs import SPECS
 from kpcache.core.targets import Seen, Targets
+from kpcache.daemon.notices import log
 from kpcache.daemon.pools import Pool
 
 
@@ -83,14 +84,25 @@ class Planner:
             self._resize(now)
 
     def _resize(self, now: float) -> None:
-        if self._targets is None:
-            return
+        for spec, target in self.targets(now).items():
+            if target != self._pools[spec].target:
+                log.debug("%s: target %d instead of %d", spec, target, self._pools[spec].target)
+            self._pools[spec].desk.resize(target)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the target of any pool is adaptive."""
+        return self._targets is not None and bool(self._targets.wanted)
+
+    def targets(self, now: float) -> dict[str, int]:
+        """The adaptive targets, by the demand that is known now."""
+        if self._targets is None or not self._targets.wanted:
+            return {}
         seen = {
             spec: Seen(pool.desk.demand.lasting(now), pool.desk.demand.rate(now), self._pair_s[spec])
             for spec, pool in self._pools.items()
         }
-        for spec, target in self._targets.update(seen, self._makers, now).items():
-            self._pools[spec].desk.resize(target)
+        return self._targets.update(seen, self._makers, now)
 
     def state(self) -> dict[str, list[float]]:
         """What is worth keeping over a restart, by spec: plain numbers."""

@@ -1,11 +1,12 @@
 """Puts together, from the settings, what keeps the pools: stock, planner, makers, and what was learned."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import trio
 
 from kpcache.core.buckets import Buckets
-from kpcache.core.config import Config, PoolSettings
+from kpcache.core.config import Config, RefillSettings
 from kpcache.core.specs import SPECS
 from kpcache.core.targets import Bounds, Targets
 from kpcache.daemon.brakes import Brakes, stalled_s
@@ -20,58 +21,67 @@ from kpcache.daemon.supervisor import Supervisor
 _MIB = 1024 * 1024
 
 
-class Pooling(NamedTuple):
-    """``learned`` is None where no target is adaptive: nothing would be made of it."""
-
-    stock: Stock
-    floor: Floor
-    learned: Learned | None
-
-
-def pooling(config: Config, supervisor: Supervisor, ledger: Recorder, fence: Fence, cpus: int) -> Pooling:
+class Pooling:
     """The parts, wired to ``supervisor``, ``ledger`` and ``fence``; ``cpus`` may be used."""
-    floor: Floor
-    stock = Stock(
-        {spec: _plan(settings) for spec, settings in config.pools.items()},
-        supervisor.send_draw,
-        supervisor.send_burn,
-        lambda: floor.wanted.set(),
-        lambda spec, ahead: floor.forecast(spec, ahead),
-        fence,
-        kept_percent=config.requests.keep_back_percent,
-        buckets=Buckets([limit.rule for limit in config.limits]) if config.limits else None,
-    )
-    makers, refill = config.workers.makers, config.refill
-    targets = _targets(config)
-    planner = Planner(stock.pools, makers, targets)
-    brakes = Brakes(refill.max_cpu_percent, cpus, makers, stalled_s if refill.heed_pressure else None)
-    floor = Floor(stock, planner, brakes, supervisor.send, ledger)
-    learned = Learned(config.daemon.state_dir, planner) if targets else None
-    if learned is not None:
-        learned.load()
-    return Pooling(stock, floor, learned)
+
+    def __init__(
+        self, config: Config, supervisor: Supervisor, ledger: Recorder, fence: Fence, cpus: int
+    ) -> None:
+        makers, refill = config.workers.makers, config.refill
+        self.stock = Stock(
+            _plans(config, {}),
+            supervisor.send_draw,
+            supervisor.send_burn,
+            lambda: self.floor.wanted.set(),
+            lambda spec, ahead: self.floor.forecast(spec, ahead),
+            fence,
+            kept_percent=config.requests.keep_back_percent,
+            buckets=Buckets([limit.rule for limit in config.limits]),
+        )
+        self._targets = Targets(now=trio.current_time(), **_sizing(config))
+        self._planner = Planner(self.stock.pools, makers, self._targets)
+        self._brakes = Brakes(refill.max_cpu_percent, cpus, makers, _pressure(refill))
+        self.floor = Floor(self.stock, self._planner, self._brakes, supervisor.send, ledger)
+        self.learned = Learned(config.daemon.state_dir, self._planner)
+        if self._planner.adapts:
+            self.learned.load()
+
+    def apply(self, config: Config) -> None:
+        """Have other settings of pools, refill and limits in force; at once, without a checkpoint."""
+        self._targets.adjust(**_sizing(config))
+        self._brakes.adjust(config.refill.max_cpu_percent, _pressure(config.refill))
+        self.stock.replan(
+            _plans(config, self._planner.targets(trio.current_time())),
+            config.requests.keep_back_percent,
+            [limit.rule for limit in config.limits],
+        )
 
 
-def _plan(settings: PoolSettings) -> PoolPlan:
-    if settings.is_adaptive:
-        return PoolPlan(settings.min, None, settings.max_age_s)
-    return PoolPlan(int(settings.target), settings.low_water, settings.max_age_s)
-
-
-def _targets(config: Config) -> Targets | None:
-    bounds = {
-        spec: Bounds(settings.min, settings.max, SPECS[spec].pair_bytes)
-        for spec, settings in config.pools.items()
+def _plans(config: Config, adapted: dict[str, int]) -> dict[str, PoolPlan]:
+    """``adapted``: the adaptive targets, where they are known."""
+    return {
+        spec: PoolPlan(adapted.get(spec, settings.min), None, settings.max_age_s)
         if settings.is_adaptive
+        else PoolPlan(int(settings.target), settings.low_water, settings.max_age_s)
+        for spec, settings in config.pools.items()
     }
-    if not bounds:
-        return None
+
+
+def _sizing(config: Config) -> dict[str, Any]:
+    """What ``Targets`` goes by."""
     refill = config.refill
-    return Targets(
-        bounds,
-        chance=refill.dry_chance,
-        max_pairs=refill.max_pairs,
-        max_bytes=refill.max_memory_mib * _MIB,
-        now=trio.current_time(),
-        kept_percent=config.requests.keep_back_percent,
-    )
+    return {
+        "bounds": {
+            spec: Bounds(settings.min, settings.max, SPECS[spec].pair_bytes)
+            for spec, settings in config.pools.items()
+            if settings.is_adaptive
+        },
+        "chance": refill.dry_chance,
+        "max_pairs": refill.max_pairs,
+        "max_bytes": refill.max_memory_mib * _MIB,
+        "kept_percent": config.requests.keep_back_percent,
+    }
+
+
+def _pressure(refill: RefillSettings) -> Callable[[str], float] | None:
+    return stalled_s if refill.heed_pressure else None

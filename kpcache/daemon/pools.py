@@ -43,6 +43,7 @@ class Waiter:
     woken: trio.Event = field(default_factory=trio.Event)
     pair: Pair | None = None
     refusal: KpcacheError | None = None
+    era: int = 0  # of the limits (``Buckets``) when it took its tokens
 
 
 class Pool:
@@ -78,6 +79,17 @@ class Pool:
         self.ready_target = ready_target(plan.target, 0.0)
         self.reached = plan.target  # the most pairs that it has had, or was to have at first
         self._low_water = plan.low_water
+
+    def replan(self, plan: PoolPlan, kept_percent: float, now: float) -> None:
+        """Other settings from now on. Pairs above a target that has fallen stay, to be given out: they cost
+        what they will save, and the ready set is kept up while there are any."""
+        stays_adaptive = self._low_water is None and plan.low_water is None
+        if not stays_adaptive:
+            self.reached = max(self.reached, plan.target)
+        self.max_age_s = plan.max_age_s
+        self._low_water = plan.low_water
+        self.desk.resize(plan.target, kept_percent)
+        self.ready_target = ready_target(max(plan.target, self.book.available), self.desk.demand.rate(now))
 
     @property
     def target(self) -> int:

@@ -8,6 +8,7 @@ import trio
 from kpcache.core.limits import Limits
 from kpcache.daemon.administrator import Administrator, Caller
 from kpcache.daemon.dispatcher import Dispatcher
+from kpcache.daemon.notices import log
 from kpcache.daemon.peer import peer_of
 from kpcache.daemon.session import Session
 from kpcache.daemon.shortage import ACCEPT_PAUSE_S, Shortage
@@ -101,6 +102,7 @@ class Server:
         else:
             begin = functools.partial(administrator.begin, Caller(uid, pid))
             session = Session(sock, user, who, self._dispatcher, self._stock, administrator.limits, begin)
+        log.debug("a connection of uid %d, pid %d: one of %d", uid, pid, len(self._sessions) + 1)
         self._sessions[session] = None
         user.add(session)
         nursery.start_soon(self._run, session)

@@ -21,7 +21,7 @@ from kpcache.core.wire import Request
 from kpcache.daemon.administrator import Change
 from kpcache.daemon.dispatcher import Dispatcher, PairOrder
 from kpcache.daemon.hangup import is_gone, wait_gone
-from kpcache.daemon.notices import log_defect
+from kpcache.daemon.notices import log, log_defect
 from kpcache.daemon.outbox import Outbox, PeerGoneError
 from kpcache.daemon.pools import Waiter
 from kpcache.daemon.stock import Stock
@@ -69,7 +69,7 @@ class Session:
         self._stock = stock
         self._limits = limits
         self._connection = Connection(limits)
-        self._outbox = Outbox(sock, stock, limits.message_timeout_s, self.scope.cancel)
+        self._outbox = Outbox(sock, stock, limits, self.scope.cancel)
         self._timed_message = 0  # the number of the message that ``scope.deadline`` is for
         self._nursery: trio.Nursery
 
@@ -210,6 +210,9 @@ class Session:
         if not isinstance(error, KpcacheError):
             log_defect(f"answering {request.method!r:.40}", error)
             error = KMSInternalException("an internal error; the daemon's log has the details")
+        log.debug(
+            "%.40r of uid %d is refused: %s, %s", request.method, self._who.uid, error.code, error.reason
+        )
         return self._connection.refuse(request.msgid, error)
 
     # --- bytes in

@@ -67,9 +67,11 @@ class StatusMaker:
         reserve: Reserve,
         keyring: Callable[[], dict[str, Any]],
         ready_level: str,
+        config: Callable[[], dict[str, Any]],
     ) -> None:
-        """``keyring`` makes what is shown of the keyring; ``ready_level`` is one of ``core/readiness``."""
-        self._ready_level = ready_level
+        """``keyring`` makes what is shown of the keyring, ``config`` what is of the file of settings;
+        ``ready_level`` is one of ``core/readiness``."""
+        self.ready_level = ready_level
         self._stock = stock
         self._supervisor = supervisor
         self._gate = gate
@@ -79,6 +81,7 @@ class StatusMaker:
         self._alarm = alarm
         self._reserve = reserve
         self._keyring = keyring
+        self._config = config
         self._started = trio.current_time()
         self._connections: Callable[[], int] = lambda: 0
         self._clients: Callable[[], dict[str, int]] = dict
@@ -94,7 +97,7 @@ class StatusMaker:
 
     def too_empty(self) -> str:
         """A pool that keeps ``is_ready`` from being true, in words; empty if none does."""
-        level = self._ready_level
+        level = self.ready_level
         for spec, pool in self._stock.pools.items():
             if not is_reached(level, [pool.fill]):
                 needed = required(level, pool.fill)
@@ -111,7 +114,7 @@ class StatusMaker:
         return {
             "version": __version__,
             "ready": self.is_ready,
-            "ready_level": self._ready_level,
+            "ready_level": self.ready_level,
             "full": self.is_full,
             "issuing": self._gate.issuing,
             "clone_guard": self._fence.source.mode,
@@ -131,6 +134,7 @@ class StatusMaker:
             "memory": memory_status(),
             "workers": [worker.status() for worker in self._supervisor.workers],
             "keyring": self._keyring(),
+            "config": self._config(),
             "connections": self._connections(),
             "clients": self._clients(),
         }

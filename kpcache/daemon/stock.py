@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import trio
 
 from kpcache.core import refill
-from kpcache.core.buckets import Buckets
+from kpcache.core.buckets import Buckets, Rule
 from kpcache.core.fair_queue import Identity
 from kpcache.core.forecast import Forecast
 from kpcache.core.pair import Pair
@@ -53,7 +53,22 @@ class Stock:
         self._send_burn = send_burn
         self._needs_plan = needs_plan
         self._forecast = forecast
-        self._buckets = buckets
+        self._buckets = buckets or Buckets()
+        self.replanned = trio.Event()  # set when pools get other settings, and replaced
+
+    def replan(self, pools: Mapping[str, PoolPlan], kept_percent: float, rules: Sequence[Rule]) -> None:
+        """Other settings for the pools from now on; ``pools`` has all of them. No pair is burnt for it, and
+        nobody who waits loses his place, or his time."""
+        self._buckets.change(rules)
+        now = self._clock()
+        for spec, plan in pools.items():
+            pool = self.pools[spec]
+            pool.replan(plan, kept_percent, now)
+            self._serve_waiters(pool, now)
+            self._draw_ahead(pool, now)
+        self._needs_plan()
+        self.replanned.set()
+        self.replanned = trio.Event()
 
     # --- giving pairs out
 
@@ -66,7 +81,7 @@ class Stock:
         desk = pool.desk
         self.fence.stands()  # if not, the ready sets are empty now
         desk.asked(who.uid, now)
-        if self._buckets is not None and (wait_s := self._buckets.take(who.uid, spec, now)):
+        if self._buckets.rules and (wait_s := self._buckets.take(who.uid, spec, now)):
             raise refusals.too_fast(spec, wait_s)
         if not pool.ready or not desk.may_take(who.uid, pool.at_hand, now):
             return None
@@ -100,7 +115,7 @@ class Stock:
         try:
             return self._join_queue(self.pools[spec], wait_s, who, recheck)
         except KpcacheError:
-            self._give_back(spec, who)
+            self._buckets.give_back(who.uid, spec, self._buckets.era)
             raise
 
     def _join_queue(self, pool: Pool, wait_s: float, who: Identity, recheck: Callable[[], None]) -> Waiter:
@@ -116,7 +131,12 @@ class Stock:
             deadline = now + max(wait_s, DRAW_GRACE_S)
         self._require_place(pool, who)
         waiter = Waiter(
-            spec, who, deadline, recheck, lambda: self._late(pool, may, self._forecast_for(pool, who))
+            spec,
+            who,
+            deadline,
+            recheck,
+            lambda: self._late(pool, may, self._forecast_for(pool, who)),
+            era=self._buckets.era,
         )
         pool.desk.queue.put(who, waiter)
         self._serve_waiters(pool, now)
@@ -150,7 +170,6 @@ class Stock:
 
         Raises ``ThrottlingException`` when its time is over, or what ``dismiss_queues`` says.
         """
-        queue = self.pools[waiter.spec].desk.queue
         try:
             with trio.move_on_at(waiter.deadline):
                 await waiter.woken.wait()
@@ -159,12 +178,10 @@ class Stock:
             if waiter.pair is not None:
                 self.burn(waiter.spec, "client_gone")
             else:
-                queue.remove(waiter.who, waiter)
-                self._give_back(waiter.spec, waiter.who)
+                self._leave_queue(waiter)
             raise
         if waiter.pair is None:
-            queue.remove(waiter.who, waiter)
-            self._give_back(waiter.spec, waiter.who)
+            self._leave_queue(waiter)
             raise waiter.refusal or waiter.late()
         return waiter.pair
 
@@ -185,9 +202,10 @@ class Stock:
         pool.desk.took(who.uid)
         return pair
 
-    def _give_back(self, spec: str, who: Identity) -> None:
-        if self._buckets is not None:
-            self._buckets.give_back(who.uid, spec)
+    def _leave_queue(self, waiter: Waiter) -> None:
+        """Without a pair: what it took of the limits is given back."""
+        self.pools[waiter.spec].desk.queue.remove(waiter.who, waiter)
+        self._buckets.give_back(waiter.who.uid, waiter.spec, waiter.era)
 
     def issue(self, spec: str) -> None:
         """A taken pair's answer has been handed to the kernel, whole."""

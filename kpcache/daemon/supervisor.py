@@ -100,6 +100,7 @@ class Supervisor:
     def send_draw(self, shard: int, spec: str, count: int) -> None:
         """Ask a shard for pairs."""
         self._draws += 1
+        log.debug("draw %d: %d %s from shard %d", self._draws, count, spec, shard)
         self.send(shard, ["draw", self._draws, spec, count])
 
     def send_burn(self, shard: int, spec: str, count: int) -> None:

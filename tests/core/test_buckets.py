@@ -43,12 +43,12 @@ def test_a_request_must_fit_every_rule_and_one_that_does_not_uses_up_none() -> N
     assert burst(buckets, 1, RSA, 0.0) == 2
     assert buckets.take(1, RSA, 0.0) == pytest.approx(2.0)
     assert burst(buckets, 1, EC, 0.0) == 10
-    buckets.give_back(1, RSA)
+    buckets.give_back(1, RSA, 0)
     assert burst(buckets, 1, RSA, 0.0) == 1
     for _ in range(20):
-        buckets.give_back(1, RSA)
+        buckets.give_back(1, RSA, 0)
     assert burst(buckets, 1, RSA, 0.0) == 2
-    buckets.give_back(9, EC)  # of a user whom no rule has seen
+    buckets.give_back(9, EC, 0)  # of a user whom no rule has seen
 
 
 def test_of_very_many_users_the_one_with_the_fullest_bucket_is_forgotten(

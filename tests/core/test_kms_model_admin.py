@@ -30,6 +30,7 @@ OWN_METHODS = {
     "AcknowledgeLedger",
     "Quiesce",
     "Resume",
+    "Reload",
 }  # fmt: skip
 OWN_MEMBERS = {"CreateKey": {"AliasName"}}  # a key and its alias in one change
 METHODS = [name.removeprefix("kpcache.") for name in ADMIN_OPERATIONS]
@@ -98,7 +99,7 @@ def ask(method: str, data: dict[str, Any]) -> dict[str, Any]:
     ring = Keyring(CONTENT)
     dispatcher = Dispatcher(FakeShards(clock=lambda: 0.0).stock, ring, Limits(), Gate(), dict)
     administrator = Administrator(
-        dispatcher, Gate(), cast(Vault, None), ring, DEFAULT, Limits(), INCIDENTS, NOT_ASKED
+        dispatcher, Gate(), cast(Vault, None), ring, DEFAULT, Limits(), INCIDENTS, NOT_ASKED, NOT_ASKED
     )
     name = f"kpcache.{method}"
     work = administrator.begin(Caller(0, 1), Request(1, name, dict(data), None))

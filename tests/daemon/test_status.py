@@ -32,6 +32,7 @@ async def test_it_shows_the_pools_the_clients_the_ledger_and_the_alarm() -> None
         no_reserve(shards.stock),
         dict,
         "full",
+        lambda: {"file": "/a/file"},
     )
     maker.watch_clients(lambda: 3, lambda: {"cut": 2, "notifications": 5})
     before = maker.status()
@@ -42,7 +43,7 @@ async def test_it_shows_the_pools_the_clients_the_ledger_and_the_alarm() -> None
     assert (status["ready"], status["full"], status["draining"]) == (True, True, True)
     assert status["pools"][SPEC]["ready"] + status["pools"][SPEC]["held"] == 8
     assert (status["connections"], status["clients"]) == (3, {"cut": 2, "notifications": 5})
-    assert status["refill"] == manners
+    assert (status["refill"], status["config"]) == (manners, {"file": "/a/file"})
     assert (status["ledger"], status["alarm"], status["issuing"]) == ({"tags": 5}, None, True)
     assert (status["reserve"]["on"], status["reserve"]["why"]) == (False, "none is wanted here")
     gate.ledger_down = True

@@ -140,7 +140,7 @@ def test_restart_after_a_kill(tmp_path: Path) -> None:
         assert again["PrivateKeyPlaintext"] != first["PrivateKeyPlaintext"]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly_and_answers_under_way_are_finished(
     tmp_path: Path, sent: signal.Signals
 ) -> None:

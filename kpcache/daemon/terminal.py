@@ -1,0 +1,48 @@
+"""The terminal that the daemon was started on, if it was: a SIGHUP without it means to stop, any other to
+reload."""
+
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+_PATH: Final = "/dev/tty"  # of each process its own: tty(4)
+# The kernel signals the foreground of a session whose leader ends and takes the terminal away just after it
+# (disassociate_ctty in drivers/tty/tty_jobctrl.c).
+SETTLE_S: Final = 0.05
+
+
+class Terminal:
+    """Made at the start, while the terminal is there. Under ``nohup`` there is none to lose."""
+
+    def __init__(self) -> None:
+        self.is_there = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _opens() is None
+        self.hung_up_early = False  # a SIGHUP came while nobody waited for one
+
+    @property
+    def is_gone(self) -> bool:
+        return self.is_there and _opens() in (errno.ENXIO, errno.EIO)
+
+    @contextmanager
+    def early_hangups_noted(self) -> Iterator[None]:
+        """Around all of the daemon's life: a SIGHUP before it waits for signals, or when it no longer does,
+        would otherwise end the process where it stands."""
+        before = signal.signal(signal.SIGHUP, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def _note(self, _number: int, _frame: Any) -> None:
+        self.hung_up_early = True
+
+
+def _opens() -> int | None:
+    """None if the controlling terminal can be opened, or the error's number."""
+    try:
+        os.close(os.open(_PATH, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno
+    return None
