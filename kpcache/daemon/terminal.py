@@ -28,12 +28,12 @@ class Terminal:
     @contextmanager
     def early_hangups_noted(self) -> Iterator[None]:
         """Around all of the daemon's life: a SIGHUP before it waits for signals, or when it no longer does,
-        would otherwise end the process where it stands."""
-        before = signal.signal(signal.SIGHUP, self._note)
+        would otherwise end the process where it stands. After it none can spoil the exit code."""
+        signal.signal(signal.SIGHUP, self._note)
         try:
             yield
         finally:
-            signal.signal(signal.SIGHUP, before)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _note(self, _number: int, _frame: Any) -> None:
         self.hung_up_early = True

@@ -74,3 +74,71 @@ def test_never_more_than_burst_and_rate_let_through(gaps: list[float], rate: flo
     for first in range(len(passed)):
         for last in range(first, len(passed)):
             assert last - first + 1 <= size + (passed[last] - passed[first]) * rate + 1e-6
+
+
+# --- other rules while it runs
+
+EACH, ONE = Rule(None, None, 0.001, 5), Rule(1, RSA, 0.001, 3)
+
+
+def test_a_rule_that_stays_keeps_its_buckets_wherever_it_stands_and_a_new_one_is_full() -> None:
+    buckets = Buckets([EACH, ONE])
+    assert burst(buckets, 1, RSA, 0.0) == 3  # two are left of the five
+    buckets.change([ONE, Rule(9, None, 1.0, 1), EACH])
+    assert burst(buckets, 1, RSA, 0.0) == 0
+    buckets.change([EACH])
+    assert burst(buckets, 1, RSA, 0.0) == 2
+    buckets.change([EACH, Rule(1, RSA, 0.001, 4)])
+    assert burst(buckets, 1, RSA, 0.0) == 0
+    buckets.change([Rule(None, None, 0.001, 6)])
+    assert burst(buckets, 1, RSA, 0.0) == 6
+    buckets.change([])
+    assert burst(buckets, 1, RSA, 0.0) == 100
+    buckets.change([EACH])
+    assert burst(buckets, 1, RSA, 0.0) == 5
+
+
+def test_of_two_equal_rules_each_keeps_its_own() -> None:
+    buckets = Buckets([EACH, EACH])
+    assert burst(buckets, 1, RSA, 0.0) == 5
+    buckets.change([EACH, EACH, EACH])
+    assert burst(buckets, 1, RSA, 0.0) == 0
+
+
+def test_a_token_goes_back_to_the_rules_that_it_was_taken_from_and_to_no_newer_one() -> None:
+    buckets = Buckets([ONE])
+    assert burst(buckets, 1, RSA, 0.0) == 3
+    era = buckets.era
+    buckets.change([ONE, EACH])
+    assert buckets.take(2, EC, 0.0) == 0
+    buckets.give_back(1, RSA, era)
+    assert burst(buckets, 1, RSA, 0.0) == 1  # of one bucket from before; the other has four now
+    buckets.give_back(1, RSA, era)
+    buckets.change([EACH])
+    for _ in range(5):
+        buckets.give_back(1, RSA, era)
+    assert burst(buckets, 1, RSA, 0.0) == 4
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("take"), st.floats(0, 2)),
+            st.tuples(st.just("change"), st.lists(st.sampled_from([EACH, ONE]), max_size=3)),
+        ),
+        max_size=60,
+    )
+)
+def test_a_rule_that_is_always_there_is_kept_to_whatever_else_changes(
+    steps: list[tuple[str, object]],
+) -> None:
+    always = Rule(None, RSA, 0.5, 4)
+    buckets, now, passed = Buckets([always]), 0.0, 0
+    for _, what in steps:
+        if isinstance(what, float):
+            now += what
+            passed += not buckets.take(1, RSA, now)
+        else:
+            assert isinstance(what, list)
+            buckets.change([*what, always])
+    assert passed <= 4 + now * 0.5 + 1e-6

@@ -51,7 +51,9 @@ def opens(it: Administration, blob: bytes) -> bool:
 
 
 def test_every_method_of_the_table_is_answered_somewhere() -> None:
-    others = {"ExportKeyring", "DescribeAlarm", "ClearAlarm", "AcknowledgeLedger", "Quiesce", "Resume"}
+    others = {
+        "ExportKeyring", "DescribeAlarm", "ClearAlarm", "AcknowledgeLedger", "Quiesce", "Resume", "Reload",
+    }  # fmt: skip
     assert {*CHANGES, *LISTS, *(f"kpcache.{method}" for method in others)} == set(ADMIN_OPERATIONS)
 
 
