@@ -13,7 +13,7 @@ from kpcache.core.manners import LOOK_INTERVAL_S
 from kpcache.core.specs import SPECS
 from kpcache.daemon import pooling as wiring
 from kpcache.daemon.fence import Fence
-from kpcache.daemon.pooling import Pooling, pooling
+from kpcache.daemon.pooling import Pooling
 from kpcache.errors import ThrottlingException
 from tests.fakes import FakeLedger, FakeSource, mock_clock
 
@@ -38,7 +38,7 @@ def made_of(folder: Path, **tables: Any) -> Pooling:
     """The parts, from a file with these tables."""
     defaults = Defaults(f"{folder}/k.sock", f"{folder}/state", f"{folder}/reserve", usable_cpus=2)
     supervisor: Any = FakeSupervisor()
-    return pooling(load(tables, defaults=defaults), supervisor, FakeLedger(), Fence(FakeSource()), 2)
+    return Pooling(load(tables, defaults=defaults), supervisor, FakeLedger(), Fence(FakeSource()), 2)
 
 
 def ask_in_vain(parts: Pooling, spec: str, times: int) -> None:

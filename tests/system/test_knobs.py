@@ -241,6 +241,9 @@ EXERCISED: dict[str, dict[str, tuple[str, ...]]] = {
         "test_the_first_key_has_the_alias_that_was_asked_for": ("keyring.default_alias",),
         "test_a_passphrase_in_a_file_seals_the_keyring": ("keyring.unlock", "keyring.passphrase_file"),
     },
+    "system/test_reload.py": {
+        "test_the_log_level_is_turned_up_and_down_again": ("daemon.log_level",),
+    },
     "system/test_copied.py": {
         "test_makers_are_replaced_after_so_many_keys": ("workers.maker_max_keys",),
         "test_no_pair_from_before_a_copy_is_given_out_after_it": ("clone_guard.vmclock",),
