@@ -33,10 +33,12 @@ def console_for(stream: IO[str]) -> Console:
 
 
 def status_view(status: Mapping[str, Any], socket: str | None) -> Group:
-    """Headline, the alarm if it stands, ledger, keyring, memory if not as it should be, pools, workers."""
+    """Headline, the alarm if it stands, settings that are not in force, ledger, keyring, memory if not as it
+    should be, pools, workers."""
     return Group(
         headline(status, socket),
         *alarm_lines(status["alarm"]),
+        *config_lines(status["config"]),
         ledger_line(status["ledger"]),
         keyring_line(status["keyring"]),
         reserve_line(status["reserve"]),
@@ -84,6 +86,20 @@ def alarm_lines(alarm: Mapping[str, Any] | None) -> list[Text]:
             style="bold red",
         )
     ]
+
+
+def config_lines(config: Mapping[str, Any]) -> list[Text]:
+    """What the file of settings has that is not in force; nothing if all is."""
+    last, waiting, lines = config["last_reload"], config["waits_for_restart"], []
+    if not last["successful"]:
+        told = (
+            f"settings: REFUSED on {moment(last['at'])}, so none was changed: {printable(last['error'], 700)}"
+        )
+        lines.append(Text(told, style="red"))
+    if waiting:
+        told = ", ".join(waiting)
+        lines.append(Text(f"settings: not in force until a restart: {printable(told, 700)}", style="yellow"))
+    return lines
 
 
 def ledger_line(ledger: Mapping[str, Any]) -> Text:

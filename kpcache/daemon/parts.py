@@ -55,7 +55,7 @@ class Parts:
             stop=lambda: self.emergencies.stop_issuing(),
             resume=lambda: self.emergencies.issue_again(),
         )
-        self.reloader = Reloader(config, source, self._apply)
+        self.reloader = Reloader(config, source, self.apply)
         self._make_pools()
         self._make_emergencies()
         self._make_answers()
@@ -143,7 +143,7 @@ class Parts:
         yield GaugeMetricFamily("kpcache_issuing", "Pairs are given out.", self.gate.issuing)
         yield GaugeMetricFamily("kpcache_connections", "Connections of clients.", self.server.connections)
 
-    def _apply(self, config: Config) -> None:
+    def apply(self, config: Config) -> None:
         """Have other settings in force, as far as they can change. Without a checkpoint; the one step that
         the machine can refuse comes first."""
         limits = limits_of(config.requests)

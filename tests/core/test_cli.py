@@ -26,6 +26,7 @@ from kpcache.cli.output import (
 from kpcache.cli.reporters import LiveReporter, PlainReporter
 from kpcache.cli.tables import (
     alarm_lines,
+    config_lines,
     console_for,
     duration,
     keyring_line,
@@ -59,6 +60,8 @@ def status(**held: int) -> Status:
         "ready_level": "low_water", "full": min(held.values(), default=8) >= 8,
         "issuing": True, "clone_guard": "none", "draining": False, "uptime_s": 61.0, "pools": pools,
         "connections": 3, "quiesced": False, "discarded": {},
+        "config": {"file": "/k.toml", "last_reload": {"at": 1.8e9, "successful": True, "error": ""},
+                   "waits_for_restart": []},
         "ledger": dict(LEDGER), "alarm": None,
         "memory": {"wiped_on_free": True, "dumpable": False, "core_limit": 0, "swap": "none"},
         "reserve": {"on": True, "why": "", "restored": 7, "burnt_last_restart": 2, "burnt_is_exact": True},
@@ -318,6 +321,17 @@ def test_the_reserve_line_says_what_a_restart_costs() -> None:
     assert "burnt at least 2" in str(reserve_line({**reserve, "burnt_is_exact": False}))
     off = reserve_line({**reserve, "on": False, "why": "/x is on a \x1bdisk"})
     assert r"reserve: off, a restart burns the pools: /x is on a \x1bdisk" in str(off)
+
+
+def test_settings_are_told_of_only_where_some_are_not_in_force() -> None:
+    config = status()["config"]
+    assert config_lines(config) == []
+    last = {"at": 1.8e9, "successful": False, "error": "/k.toml: pools.X.target = '\x1b': must be"}
+    lines = config_lines({**config, "last_reload": last, "waits_for_restart": ["metrics.listen", "aws.keys"]})
+    refused, waiting = map(str, lines)
+    assert "REFUSED on 2027-01-15" in refused
+    assert r"pools.X.target = '\x1b': must be" in refused
+    assert waiting == "settings: not in force until a restart: metrics.listen, aws.keys"
 
 
 def test_memory_is_told_of_only_where_keys_could_get_elsewhere() -> None:

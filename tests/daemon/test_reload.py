@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -20,13 +21,19 @@ from kpcache.core.fair_queue import Identity
 from kpcache.core.limits import Limits
 from kpcache.core.specs import MAKEABLE, SPECS
 from kpcache.daemon import reload as reload_module
+from kpcache.daemon.administrator import MAX_MESSAGE_BYTES
 from kpcache.daemon.fence import Fence
 from kpcache.daemon.ledger_batch import MakerStart
+from kpcache.daemon.ledger_start import open_ledger
+from kpcache.daemon.notices import log
+from kpcache.daemon.parts import Parts
 from kpcache.daemon.pooling import Pooling
 from kpcache.daemon.reload import APPLIED, REFUSED, Reloader, Source
 from kpcache.daemon.retirement import retire_old
 from kpcache.daemon.supervisor import Supervisor
 from kpcache.errors import ConfigError, KMSInternalException, KMSInvalidStateException, ThrottlingException
+from kpcache.keyring.seal import Unlock
+from kpcache.keyring.vault import Vault
 from tests.fakes import (
     FakeLedger,
     FakeSource,
@@ -377,6 +384,45 @@ def test_bounds_that_change_are_in_force_for_connections_that_are_open() -> None
     assert not isinstance(connection.next_event(), Broken)
     connection.feed(large)
     assert isinstance(connection.next_event(), Broken)
+
+
+@real_clock
+async def test_every_part_goes_by_the_settings_that_were_applied(tmp_path: Path) -> None:
+    vault = Vault.open(tmp_path, create="if_empty", default_alias="alias/kpcache", unlock=Unlock())
+    opened = open_ledger(vault, tmp_path, tmp_path / "reserve")
+    level = log.level
+    try:
+        parts = Parts(config(), vault, opened, None)
+        administrators = parts.administrator.limits
+        everything = config(
+            {QUICK: 7},
+            daemon={"ready_level": "full", "log_level": "error"},
+            requests={"message_timeout_s": 1.5, "max_in_flight_per_connection": 3, "on_dry": "fail"},
+            ledger={"when_unavailable": "stop"},
+        )
+        parts.apply(everything)
+        assert parts.stock.pools[QUICK].target == 7
+        assert (parts.status.ready_level, log.level) == ("full", logging.ERROR)
+        for limits in (parts.limits, administrators):
+            assert (limits.message_timeout_s, limits.max_in_flight_per_connection) == (1.5, 3)
+        assert (parts.limits.wait_when_dry, administrators.max_message_bytes) == (False, MAX_MESSAGE_BYTES)
+        # No disk has failed yet; when one has, the choice can still be made, and unmade.
+        issuing = [parts.gate.issuing]
+        parts.ledger.fault = "disk I/O error"
+        for settings in (everything, config()):
+            parts.apply(settings)
+            issuing.append(parts.gate.issuing)
+        assert issuing == [True, False, True]
+    finally:
+        log.setLevel(level)
+        opened.store.close()
+
+
+def test_no_level_makes_the_loggers_of_others_talk(caplog: pytest.LogCaptureFixture) -> None:
+    """At their DEBUG they print private keys."""
+    caplog.set_level(logging.DEBUG, "kpcache")
+    for name in ("boto3", "botocore", "urllib3"):
+        assert logging.getLogger(name).getEffectiveLevel() >= logging.WARNING
 
 
 # --- reading the file again
