@@ -186,6 +186,8 @@ def test_errors_in_words() -> None:
     assert in_words(DaemonUnreachableError("no daemon on /s")) == "no daemon on /s"
     assert in_words(TryAgainError("the folder is in use")) == "the folder is in use"
     assert in_words(from_wire({"Code": "New", "Message": "words"})) == "New: words"
+    off = from_wire({"Code": "DisabledException", "Message": "arn:x is disabled."})
+    assert in_words(off).endswith("is disabled. (an administrator can enable it: kpcache keyring enable KEY)")
 
 
 @given(st.binary(min_size=1).filter(lambda blob: not blob.lstrip().startswith(b"{")))
