@@ -77,13 +77,17 @@ class PoolBook:
     The identity that an auditor checks: generated + restored = issued + discarded + held + ready + in hand.
     """
 
-    __slots__ = ("_counts", "discarded", "dry", "generated", "restored")
+    __slots__ = ("_counts", "discarded", "dry", "dry_while_held", "generated", "kept_back", "restored")
 
     def __init__(self) -> None:
         self._counts = [0] * len(State)
         self.generated = 0
         self.restored = 0
-        self.dry = 0  # requests that found no pair at hand
+        # Requests that found no pair ready for them, each in one of the three: none was at hand that was not
+        # promised to another; shards held one, which had to be drawn; those at hand were kept for others.
+        self.dry = 0
+        self.dry_while_held = 0
+        self.kept_back = 0
         self.discarded: Counter[str] = Counter()
 
     def make(self, count: int) -> None:

@@ -7,6 +7,7 @@ kernel, count it as issued. Whatever fails after the first step burns the pair.
 """
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +23,7 @@ from kpcache.core.wire import Request
 from kpcache.daemon.key_methods import KeyMethods
 from kpcache.daemon.pools import Waiter
 from kpcache.daemon.stock import Stock
+from kpcache.daemon.tally import KEYRING, Tally
 from kpcache.errors import (
     AccessDeniedException,
     KMSInvalidStateException,
@@ -92,6 +94,8 @@ class Dispatcher:
             PING: self._ping,
             _STATUS: lambda request: _without_input(request) or status(),
         }
+        self.tally = Tally([*self._methods, *ADMIN_OPERATIONS])
+        self._wraps = self.tally.wraps[KEYRING]
 
     def begin(self, request: Request) -> dict[str, Any] | PairOrder:
         """The result, or for a pair the checked order, to be passed to ``take``. Raises ``KpcacheError``."""
@@ -134,11 +138,13 @@ class Dispatcher:
         if not self._gate.issuing:  # the alarm may have been raised while this request waited
             self._stock.burn(order.spec, "quiesced" if self._gate.quiesced else "not_issuing")
             raise self._gate.refusal()
+        begun = time.perf_counter()
         try:
             wrapped = self._keyring.encrypt(order.key, pair.private, order.context)
         except BaseException:
             self._stock.burn(order.spec, "request_failed")
             raise
+        self._wraps.observe(time.perf_counter() - begun)
         answer: dict[str, Any] = {
             "PrivateKeyCiphertextBlob": wrapped.blob,
             "PublicKey": pair.public,

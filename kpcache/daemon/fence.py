@@ -20,7 +20,7 @@ LOOK_INTERVAL_S: Final = 1.0
 class Fence:
     """``number`` is the generation that pairs must be of."""
 
-    __slots__ = ("_cross", "_read", "lacks", "number", "source")
+    __slots__ = ("_cross", "_read", "changes", "lacks", "number", "source")
 
     def __init__(self, source: Source, lacks: Sequence[str] = ()) -> None:
         """``lacks``: why there is no better source."""
@@ -28,6 +28,7 @@ class Fence:
         self.lacks = [*lacks]
         self._read = source.read
         self.number = source.read()
+        self.changes = 0  # copies of this machine that were noticed, or may have been made unseen
         self._cross: Callable[[], None] = lambda: None
 
     def on_change(self, cross: Callable[[], None]) -> None:
@@ -45,6 +46,7 @@ class Fence:
             return True
         # First: should burning fail half-way, what is left is still of another generation.
         self.number = now
+        self.changes += 1
         self._cross()
         return False
 

@@ -14,6 +14,7 @@ import trio
 
 from kpcache.core import refill
 from kpcache.core.forecast import Forecast, not_before
+from kpcache.core.histogram import are_durations
 from kpcache.core.pool import State
 from kpcache.daemon.brakes import Brakes
 from kpcache.daemon.ledger_batch import Made, MakerStart, new_pairs
@@ -213,10 +214,21 @@ class Floor:
             self._stock.pools[spec].book.discard(State.CHECKED, reason, count)
         self.wanted.set()
 
-    def made(self, by: MakerStart, number: int, spec: str, rows: Sequence[Any], keygen_s: float) -> None:
-        """Sound pairs, not yet held: have them recorded, and then let the shard hold those that are new."""
+    def made(
+        self,
+        by: MakerStart,
+        number: int,
+        spec: str,
+        rows: Sequence[Any],
+        keygen_s: float,
+        took_s: Sequence[float],
+    ) -> None:
+        """Sound pairs, not yet held: have them recorded, and then let the shard hold those that are new.
+
+        ``keygen_s``: CPU seconds that they took together; ``took_s``: seconds of the clock, of each.
+        """
         state = self._working(by.shard, by.maker, number, spec, len(rows))
-        if not 0 <= keygen_s < math.inf:
+        if not 0 <= keygen_s < math.inf or not are_durations(took_s, len(rows)):
             raise ShardFaultError("pairs took an impossible time")
         pairs = new_pairs(spec, rows)
         # Nothing of a malformed message gets as far as the books.
@@ -225,7 +237,10 @@ class Floor:
         self._planner.learn(spec, keygen_s / len(pairs), (now - work.since) / len(pairs))
         work.since = now
         self._brakes.spent(keygen_s)
-        book = self._stock.pools[spec].book
+        pool = self._stock.pools[spec]
+        for each_s in took_s:
+            pool.keygen_times.observe(each_s)
+        book = pool.book
         book.make(len(pairs))
         book.move(State.MADE, State.CHECKED, len(pairs))
         unrecorded = self._unrecorded.setdefault(by.shard, Counter())

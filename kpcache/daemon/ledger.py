@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
+from kpcache.core.histogram import Histogram, edges
 from kpcache.daemon.alarm_file import AlarmFile
 from kpcache.daemon.ledger_batch import Batch, Duplicate, Made
 from kpcache.daemon.ledger_store import LedgerUnavailableError, Store, Verdict
@@ -26,6 +27,7 @@ MAX_WAITING_PAIRS: Final = 4096
 # Between attempts after a failure.
 FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 30.0
+_COMMIT_EDGES: Final = edges(500e-6, 50.0)
 T = TypeVar("T")
 
 
@@ -64,6 +66,8 @@ class Ledger:
         self._next_attempt = 0.0  # after a failure; the loop's clock
         # One thread at a time has the file, and no other work of the daemon's keeps it from having one.
         self._writer = trio.CapacityLimiter(1)
+        self.commit_times = Histogram(_COMMIT_EDGES)  # of those that succeeded
+        self.failures = 0  # of commits and of all else that was asked of the file
 
     @property
     def available(self) -> bool:
@@ -107,7 +111,9 @@ class Ledger:
             if self.available and self._batch is None:
                 await self._next_batch()
             try:
-                verdict = await trio.to_thread.run_sync(self._attempt, self._batch, limiter=self._writer)
+                verdict, took_s = await trio.to_thread.run_sync(
+                    self._attempt, self._batch, limiter=self._writer
+                )
             except (LedgerUnavailableError, ConfigError) as error:
                 self._fail(error)
                 await self._keep_alarm(error)
@@ -116,6 +122,8 @@ class Ledger:
                 self._fail(LedgerUnavailableError("a defect; the daemon's log has the place"))
             else:
                 retry_s = FIRST_RETRY_S
+                if verdict is not None:
+                    self.commit_times.observe(took_s)
                 self._succeed(verdict)
                 continue
             self._next_attempt = trio.current_time() + retry_s
@@ -172,10 +180,13 @@ class Ledger:
 
     # --- in the thread
 
-    def _attempt(self, batch: Batch | None) -> Verdict | None:
+    def _attempt(self, batch: Batch | None) -> tuple[Verdict | None, float]:
+        """Returns also how long the commit took, in seconds."""
         self._store.connect()
         record_kept(self._kept, self._store)
-        return self._store.record(batch) if batch is not None else None
+        begun = time.perf_counter()
+        verdict = self._store.record(batch) if batch is not None else None
+        return verdict, time.perf_counter() - begun
 
     def _clear(self) -> None:
         record_kept(self._kept, self._store)  # cleared or not, the ledger is where the evidence stays
@@ -225,6 +236,7 @@ class Ledger:
             made.settle(made, frozenset(pair for at, pair in verdict.refused if at == position))
 
     def _fail(self, error: Exception) -> None:
+        self.failures += 1
         was_available = self.available
         text = str(error)
         # Once: a full disk says now this and now that. What needs another cure is told all the same.

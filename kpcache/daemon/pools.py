@@ -3,18 +3,23 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import trio
 
 from kpcache.core.ages import AgeLine
 from kpcache.core.desk import Desk
 from kpcache.core.fair_queue import Identity
+from kpcache.core.histogram import Histogram, edges
 from kpcache.core.pair import Pair
 from kpcache.core.pool import PoolBook
 from kpcache.core.readiness import Fill
 from kpcache.core.refill import ready_target
 from kpcache.core.targets import default_low_water
 from kpcache.errors import KpcacheError
+
+_KEYGEN_EDGES: Final = edges(50e-6, 50.0)
+_QUEUE_EDGES: Final = edges(100e-6, 50.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,8 @@ class PoolPlan:
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A request in the queue until ``deadline`` (trio's clock); ``pair`` or ``refusal`` ends its wait.
+    """A request in the queue since ``since`` and until ``deadline`` (trio's clock); ``pair`` or ``refusal``
+    ends its wait.
 
     ``recheck`` raises ``KpcacheError`` if the request would no longer succeed; ``late`` is the refusal when
     its time is over.
@@ -37,6 +43,7 @@ class Waiter:
 
     spec: str
     who: Identity
+    since: float
     deadline: float
     recheck: Callable[[], None]
     late: Callable[[], KpcacheError]
@@ -48,16 +55,20 @@ class Waiter:
 
 class Pool:
     """One spec's pool. ``held`` and ``drawing`` count pairs by shard; drawn ones are still in ``held``
-    until they arrive. ``held_ages`` and ``ready_ages`` know when they were made."""
+    until they arrive, and ``drawing_since`` knows when they were asked for. ``held_ages`` and ``ready_ages``
+    know when they were made."""
 
     __slots__ = (
         "_low_water",
         "book",
         "desk",
         "drawing",
+        "drawing_since",
         "held",
         "held_ages",
+        "keygen_times",
         "max_age_s",
+        "queue_times",
         "reached",
         "ready",
         "ready_ages",
@@ -74,9 +85,12 @@ class Pool:
         self.ready: deque[Pair] = deque()
         self.held: dict[int, int] = {}
         self.drawing: dict[int, int] = {}
+        self.drawing_since: dict[int, float] = {}
         self.held_ages: dict[int, AgeLine] = {}
         self.ready_ages = AgeLine()
         self.ready_target = ready_target(plan.target, 0.0)
+        self.keygen_times = Histogram(_KEYGEN_EDGES)  # of each sound pair, by the clock of its maker
+        self.queue_times = Histogram(_QUEUE_EDGES)  # of each request that waited, however that ended
         self.reached = plan.target  # the most pairs that it has had, or was to have at first
         self._low_water = plan.low_water
 

@@ -32,9 +32,18 @@ class Reports:
             raise ShardFaultError("an unknown message")
         handler(self, shard, *message[1:])
 
-    def _made(self, shard: int, maker: int, order: int, spec: str, pairs: list[Any], keygen_s: float) -> None:
+    def _made(
+        self,
+        shard: int,
+        maker: int,
+        order: int,
+        spec: str,
+        pairs: list[Any],
+        keygen_s: float,
+        took_s: list[float],
+    ) -> None:
         record = self._makers[shard, maker]
-        self._floor.made(MakerStart(shard, maker, record.restarts), order, spec, pairs, keygen_s)
+        self._floor.made(MakerStart(shard, maker, record.restarts), order, spec, pairs, keygen_s, took_s)
         record.pairs += len(pairs)
 
     def _unsound(self, shard: int, maker: int, order: int, spec: str, count: int, reason: str) -> None:

@@ -7,6 +7,7 @@ take at once wait in the outbox.
 """
 
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -25,6 +26,7 @@ from kpcache.daemon.notices import log, log_defect
 from kpcache.daemon.outbox import Outbox, PeerGoneError
 from kpcache.daemon.pools import Waiter
 from kpcache.daemon.stock import Stock
+from kpcache.daemon.tally import HIT, KEYRING, NONE, WAITED, Labels, answered, given
 from kpcache.daemon.user import User
 from kpcache.errors import KMSInternalException, KpcacheError
 
@@ -65,11 +67,13 @@ class Session:
         self.scope = trio.CancelScope()  # cancel it to cut the connection
         self._sock = sock
         self._dispatcher = dispatcher
+        self._tally = dispatcher.tally
         self._take_up = begin or dispatcher.begin
         self._stock = stock
         self._limits = limits
         self._connection = Connection(limits)
         self._outbox = Outbox(sock, stock, limits, self.scope.cancel)
+        self._received = 0.0  # when the last bytes came: each request in the buffer ends in them
         self._timed_message = 0  # the number of the message that ``scope.deadline`` is for
         self._nursery: trio.Nursery
 
@@ -110,6 +114,7 @@ class Session:
         while True:
             event = self._answer_what_is_ready()
             if isinstance(event, Broken):
+                self._tally.broken += 1
                 self._outbox.post(event.farewell)
             if event is not NEED_DATA:
                 self.scope.deadline = _NEVER  # what it waits for now is ours to do
@@ -137,17 +142,20 @@ class Session:
         connection = self._connection
         replies: list[bytes] = []
         specs: list[str] = []
+        answers: list[Labels] = []
         generation = self._stock.fence.number
         event: object
         try:
             for _ in range(_MESSAGES_PER_TURN):
                 event = connection.next_event()
                 if isinstance(event, Request):
-                    reply, spec = self._begin(event)
-                    if reply:
+                    begun = self._begin(event)
+                    if begun is not None:
+                        reply, spec, labels = begun
                         replies.append(reply)
-                    if spec:
-                        specs.append(spec)
+                        answers.append(labels)
+                        if spec:
+                            specs.append(spec)
                 elif event is NOTIFICATION:
                     self._dispatcher.notifications += 1
                 else:
@@ -160,42 +168,56 @@ class Session:
             raise
         if replies:
             self._outbox.post(replies[0] if len(replies) == 1 else b"".join(replies), specs, generation)
+            took_s = time.perf_counter() - self._received
+            for labels in answers:
+                self._tally.note(labels, took_s)
         return event
 
-    def _begin(self, request: Request) -> tuple[bytes, str]:
-        """The reply and the spec of the pair in it; either may be empty: what takes a while gets a task."""
+    def _begin(self, request: Request) -> tuple[bytes, str, Labels] | None:
+        """The reply, the spec of the pair in it, which may be empty, and what it is counted as. None: what
+        takes a while gets a task."""
+        provider = NONE
         try:
             work = self._take_up(request)
             if not isinstance(work, PairOrder):
                 if isinstance(work, Change):
-                    self._nursery.start_soon(self._answer_change, request, work)
-                    return b"", ""
-                return self._connection.answer(request.msgid, work), ""
+                    self._nursery.start_soon(self._answer_change, request, work, self._received)
+                    return None
+                return self._connection.answer(request.msgid, work), "", answered(request.method, HIT)
+            provider = KEYRING
             pair = self._dispatcher.take(work, self._who)
             if pair is None:
                 # The place in the queue is taken here: tasks may start in any order.
                 waiter = self._dispatcher.join_queue(work, self._who)
-                self._nursery.start_soon(self._wait_and_answer, request, work, waiter)
-                return b"", ""
-            return self._fulfil(request, work, pair), work.spec
+                self._nursery.start_soon(self._wait_and_answer, request, work, waiter, self._received)
+                return None
+            return self._fulfil(request, work, pair), work.spec, given(request.method, work.spec, HIT)
         except Exception as error:
-            return self._refuse(request, error), ""
+            reply, labels = self._refuse(request, error, provider)
+            return reply, "", labels
 
-    async def _wait_and_answer(self, request: Request, work: PairOrder, waiter: Waiter) -> None:
+    async def _wait_and_answer(
+        self, request: Request, work: PairOrder, waiter: Waiter, received: float
+    ) -> None:
         try:
             pair = await self._dispatcher.wait(waiter)
             reply = self._fulfil(request, work, pair)
         except Exception as error:
-            self._outbox.post(self._refuse(request, error))
+            reply, labels = self._refuse(request, error, KEYRING)
+            self._outbox.post(reply)
         else:
+            labels = given(request.method, work.spec, WAITED)
             self._outbox.post(reply, [work.spec], pair.generation)
+        self._tally.note(labels, time.perf_counter() - received)
 
-    async def _answer_change(self, request: Request, change: Change) -> None:
+    async def _answer_change(self, request: Request, change: Change, received: float) -> None:
         try:
             reply = self._connection.answer(request.msgid, await change.answer())
+            labels = answered(request.method, WAITED)
         except Exception as error:
-            reply = self._refuse(request, error)
+            reply, labels = self._refuse(request, error, NONE)
         self._outbox.post(reply)
+        self._tally.note(labels, time.perf_counter() - received)
 
     def _fulfil(self, request: Request, work: PairOrder, pair: Pair) -> bytes:
         """The reply with this pair in it. Whatever fails, the pair is burnt."""
@@ -206,14 +228,15 @@ class Session:
             self._stock.burn(work.spec, "request_failed")
             raise
 
-    def _refuse(self, request: Request, error: Exception) -> bytes:
+    def _refuse(self, request: Request, error: Exception, provider: str) -> tuple[bytes, Labels]:
+        """The reply, and what it is counted as; ``provider`` as for ``Tally.refused``."""
         if not isinstance(error, KpcacheError):
             log_defect(f"answering {request.method!r:.40}", error)
             error = KMSInternalException("an internal error; the daemon's log has the details")
         log.debug(
             "%.40r of uid %d is refused: %s, %s", request.method, self._who.uid, error.code, error.reason
         )
-        return self._connection.refuse(request.msgid, error)
+        return self._connection.refuse(request.msgid, error), self._tally.refused(request, error, provider)
 
     # --- bytes in
 
@@ -238,6 +261,7 @@ class Session:
                 continue
             except OSError:
                 return b""
+            self._received = time.perf_counter()
             self.user.note_activity(self)
             return data
 

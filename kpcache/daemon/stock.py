@@ -13,6 +13,7 @@ from kpcache.core import refill
 from kpcache.core.buckets import Buckets, Rule
 from kpcache.core.fair_queue import Identity
 from kpcache.core.forecast import Forecast
+from kpcache.core.histogram import Histogram, edges
 from kpcache.core.pair import Pair
 from kpcache.core.pool import State
 from kpcache.daemon import refusals
@@ -23,6 +24,7 @@ from kpcache.errors import KpcacheError
 # Pairs that a shard holds are not a dry pool: a caller who will not wait for one to be made still waits
 # this long for a draw.
 DRAW_GRACE_S = 1.0
+_DRAW_EDGES = edges(100e-6, 10.0)
 
 # When a request of a pool will have its pair, if so many of that spec must be made before its own.
 Forecaster = Callable[[str, int], Forecast | None]
@@ -54,6 +56,7 @@ class Stock:
         self._needs_plan = needs_plan
         self._forecast = forecast
         self._buckets = buckets or Buckets()
+        self.draw_times = Histogram(_DRAW_EDGES)  # from a draw's order until its pairs are here
         self.replanned = trio.Event()  # set when pools get other settings, and replaced
 
     def replan(self, pools: Mapping[str, PoolPlan], kept_percent: float, rules: Sequence[Rule]) -> None:
@@ -122,6 +125,8 @@ class Stock:
         spec, now = pool.spec, self._clock()
         dry, may = pool.is_dry(now), pool.desk.may_take(who.uid, pool.at_hand, now)
         pool.book.dry += dry
+        pool.book.kept_back += not dry and not may
+        pool.book.dry_while_held += not dry and may
         if dry or not may:
             forecast = self._forecast(spec, pool.desk.ahead_of(who, pool.at_hand, now))
             if wait_s <= 0 or (forecast is not None and forecast.at_best_s > wait_s):
@@ -133,6 +138,7 @@ class Stock:
         waiter = Waiter(
             spec,
             who,
+            now,
             deadline,
             recheck,
             lambda: self._late(pool, may, self._forecast_for(pool, who)),
@@ -170,6 +176,7 @@ class Stock:
 
         Raises ``ThrottlingException`` when its time is over, or what ``dismiss_queues`` says.
         """
+        pool = self.pools[waiter.spec]
         try:
             with trio.move_on_at(waiter.deadline):
                 await waiter.woken.wait()
@@ -180,6 +187,8 @@ class Stock:
             else:
                 self._leave_queue(waiter)
             raise
+        finally:
+            pool.queue_times.observe(max(self._clock() - waiter.since, 0.0))
         if waiter.pair is None:
             self._leave_queue(waiter)
             raise waiter.refusal or waiter.late()
@@ -250,6 +259,7 @@ class Stock:
         """
         pool, now = self.pools[spec], self._clock()
         asked, damaged = pool.drawing.pop(shard, 0), 0
+        self.draw_times.observe(max(now - pool.drawing_since.pop(shard, now), 0.0))
         ages = pool.ages_of(shard).take(asked)
         pool.held[shard] -= asked
         pool.book.move(State.HELD, State.DRAWN, asked)
@@ -274,6 +284,7 @@ class Stock:
         """A shard is gone, and with it what it held and what it was about to hand over."""
         for pool in self.pools.values():
             pool.drawing.pop(shard, None)
+            pool.drawing_since.pop(shard, None)
             pool.held_ages.pop(shard, None)
             lost = pool.held.pop(shard, 0)
             if lost:
@@ -335,6 +346,7 @@ class Stock:
         if missing > 0 and (waiting or coming * 2 <= pool.ready_target):
             for shard, count in refill.draws(missing, pool.held, pool.drawing):
                 pool.drawing[shard] = count
+                pool.drawing_since[shard] = now
                 self._send_draw(shard, pool.spec, count)
         if pool.desk.queue:
             self._needs_plan()

@@ -201,6 +201,7 @@ class Supervisor:
         verdict = restart.decide(worker.failures, trio.current_time() - (worker.started or 0.0))
         worker.pid, worker.reason = None, printable(reason)
         worker.failures, worker.state = verdict.failures, verdict.state
+        worker.deaths += 1
         name = worker.role if worker.maker is None else f"{worker.role} {worker.maker} of shard"
         again = f"in {verdict.delay_s:g} s" if verdict.delay_s else "at once"
         log.warning("%s %d ended (%s); it starts again %s", name, worker.shard, worker.reason, again)

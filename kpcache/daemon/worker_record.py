@@ -11,7 +11,8 @@ class Worker:
     """One worker's place, kept over restarts; ``state``: starting, up, backoff, failed or,
     while the daemon is quiesced, stopped.
 
-    ``pairs``: sound pairs handed over by the maker that is up now; ``reason``: why the last one ended.
+    ``pairs``: sound pairs handed over by the maker that is up now; ``reason``: why the last one ended;
+    ``deaths``: how many did that nobody had told to, or could not be started.
     """
 
     role: str
@@ -23,6 +24,7 @@ class Worker:
     pairs: int = 0
     reason: str = ""
     failures: int = 0
+    deaths: int = 0
     started: float | None = None
 
     def start(self) -> None:

@@ -30,7 +30,8 @@ What is said over the pipes, as frames of ``core/pipe``; ``maker`` is a maker's 
   ``["burn", spec, count]``, the oldest held; ``["restore", name, key, segment]``, to which a verdict comes as
   to new pairs.
 - shard to daemon: ``["ready"]``; ``["maker", maker, "up" | "lost", pid, reason]``, a lost maker's order being
-  void; ``["made", maker, order, spec, [[serial, [tag, ...], public], ...], keygen_s]``; ``["unsound", maker,
+  void; ``["made", maker, order, spec, [[serial, [tag, ...], public], ...], keygen_s,
+  took_s]``; ``["unsound", maker,
   order, spec, count, reason]``; ``["done", maker, order]``; ``["batch", draw, sequence, spec, [[serial,
   generation, private, public, digest], ...]]``, as many pairs as were held and at most those asked for;
   ``["restored", name, [[serial, spec, tags, age_s], ...]]``, the tags of a pair end to end, or None in place
@@ -38,11 +39,12 @@ What is said over the pipes, as frames of ``core/pipe``; ``maker`` is a maker's 
 - shard to maker: ``["init", {"tag_key", "scheduling", "generation", "guard", "max_keys", "max_age_s"}]``
   first, once; ``["make", order, spec, count]``. "guard" is the mode and path of a ``generation.Source``.
 - maker to shard: ``["ready"]``; ``["made", order, spec, [[generation, private, public, digest, [tag, ...]],
-  ...], keygen_s]``; ``["unsound", order, spec, count, reason]``; ``["done", order]``; at last
+  ...], keygen_s, took_s]``; ``["unsound", order, spec, count, reason]``; ``["done", order]``; at last
   ``["spent"]``.
 
 Every pair of an order is in exactly one ``made`` or ``unsound``. ``keygen_s`` is CPU seconds to make and
-check the pairs that were told of since the last. The end of a pipe stops whoever reads from it; a shard that
+check the pairs that were told of since the last, ``took_s`` a list of how long each of these pairs took, in
+seconds of the clock. The end of a pipe stops whoever reads from it; a shard that
 was not told to ``end`` seals what it holds first. So whoever distrusts a shard kills it before its pipe ends.
 """
 

@@ -92,22 +92,26 @@ class Maker:
             1 if SPECS[spec].family == "rsa" or not self._life.is_reseeded else min(left, _MAX_BATCH_PAIRS)
         )
         batch: list[list[Any]] = []
+        took_s: list[float] = []
         frames = b""
         made, cpu_s, deadline = 0, time.process_time(), time.monotonic() + _MAX_BATCH_S
         while made < limit and (not made or time.monotonic() < deadline):
             self._require_same_machine()
             self._before_key()
+            begun = time.perf_counter()
             private, public = generate(spec)
             made += 1
             reason = check(spec, private, public)
+            ended = time.perf_counter()
             if reason:
                 frames += encode(["unsound", order, spec, 1, reason])
             else:
                 batch.append(self._close(spec, private, public))
+                took_s.append(ended - begun)
         # A copy made within a key leaves twins that are equal or, worse, share one prime of two.
         self._require_same_machine()
         if batch:
-            frames += encode(["made", order, spec, batch, time.process_time() - cpu_s])
+            frames += encode(["made", order, spec, batch, time.process_time() - cpu_s, took_s])
         return made, frames
 
     def _require_same_machine(self) -> None:

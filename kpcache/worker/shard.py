@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from kpcache import __version__
+from kpcache.core.histogram import are_durations
 from kpcache.core.pipe import FrameReader, PipeError, encode
 from kpcache.core.segment import SegmentError
 from kpcache.worker import RESTARTED, SPENT, process
@@ -224,11 +225,13 @@ class Shard:
         if maker.ending:
             return
         match message:
-            case ["made", order, str(spec), list(pairs), float(keygen_s)] if all(map(is_pair, pairs)):
+            case ["made", order, str(spec), list(pairs), float(keygen_s), took_s] if all(
+                map(is_pair, pairs)
+            ) and are_durations(took_s, len(pairs)):
                 if maker.account(order, spec, len(pairs)):
                     now = _since_boot_s()
                     kept = [[self._holding.add(row_of(spec, pair, now)), pair[4], pair[2]] for pair in pairs]
-                    self._tell("made", maker.number, order, spec, kept, keygen_s)
+                    self._tell("made", maker.number, order, spec, kept, keygen_s, took_s)
             case ["unsound", order, str(spec), int(count), str(reason)]:
                 if maker.account(order, spec, count):
                     self._tell("unsound", maker.number, order, spec, count, reason)

@@ -53,7 +53,8 @@ class Works:
             for _ in range(count):
                 await trio.sleep(SPECS[spec].keygen_cost_s)
                 pairs = made_rows(spec, self._tags)
-                self.floor.made(MakerStart(0, maker, 0), number, spec, pairs, SPECS[spec].keygen_cost_s)
+                cost_s = SPECS[spec].keygen_cost_s
+                self.floor.made(MakerStart(0, maker, 0), number, spec, pairs, cost_s, [cost_s])
                 while self.shards.draws:
                     self.shards.deliver()
             self.floor.done(0, maker, number)

@@ -84,7 +84,7 @@ class Story:
         order = self.alive[key][0]
         number, spec, _ = order
         order[2] -= 1
-        self.floor.made(MakerStart(*key, 0), number, spec, made_rows(spec, self._numbers), 0.01)
+        self.floor.made(MakerStart(*key, 0), number, spec, made_rows(spec, self._numbers), 0.01, [0.01])
         while self.shards.draws:
             self.shards.deliver()
         if not order[2]:

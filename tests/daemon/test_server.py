@@ -107,7 +107,7 @@ async def test_a_fault_in_one_session_leaves_the_others_served(
         original = Session._begin
         doomed = list(it.server._sessions)[1]
 
-        def begin(session: Session, request: Any) -> tuple[bytes, str]:
+        def begin(session: Session, request: Any) -> Any:
             if session is doomed:
                 raise RuntimeError("injected")
             return original(session, request)

@@ -125,7 +125,7 @@ class House:
             [n, tags or [hashlib.blake2b(b"%d" % next(self.numbers)).digest()[:16]], b"public"]
             for n in range(count)
         ]
-        link.say("made", maker, order, spec, rows, 0.0002 * count)
+        link.say("made", maker, order, spec, rows, 0.0002 * count, [0.0002] * count)
         link.say("done", maker, order)
         return int(count)
 
@@ -213,7 +213,9 @@ async def test_a_duplicate_is_refused_and_all_orders_stop_when_told(
         it.make(link)
         assert it.ledger.duplicates == []
         known = b"k" * 16
-        link.say("made", *link.told("make")[-1][:3], [[50, [known], b"1"], [51, [known], b"2"]], 0.1)
+        link.say(
+            "made", *link.told("make")[-1][:3], [[50, [known], b"1"], [51, [known], b"2"]], 0.1, [0.1] * 2
+        )
         assert link.told("verdict")[-1] == [[50], [51]]
         assert it.ledger.duplicates == [SPEC]
         assert it.book.discarded == {"duplicate": 1}
@@ -419,22 +421,22 @@ LIES: list[list[Any]] = [
     ["maker", 0, "lost", 1, [1]],
     ["maker", 0, "gone", 1, ""],
     ["maker", [], "up", 1, ""],
-    ["made", 0, 999, SPEC, [[1, [T], b"p"]], 0.1],
-    ["made", 0, 1, "RSA_2048", [[1, [T], b"p"]], 0.1],
-    ["made", 0, 1, SPEC, [], 0.1],
-    ["made", 0, 1, SPEC, [[n, [b"%016d" % n], b"p"] for n in range(9)], 0.1],
-    ["made", 0, 1, SPEC, [[1, [["unhashable"]], b"p"]], 0.1],
-    ["made", 0, 1, SPEC, [[1, [T[1:]], b"p"]], 0.1],
-    ["made", 0, 1, SPEC, [[1, [T, T], b"p"]], 0.1],
-    ["made", 0, 1, SPEC, [[1, [], b"p"]], 0.1],
-    ["made", 0, 1, SPEC, [[1, [T], b""]], 0.1],
-    ["made", 0, 1, SPEC, [[1, [T], "p"]], 0.1],
-    ["made", 0, 1, SPEC, [[None, [T], b"p"]], 0.1],
-    ["made", 0, 1, SPEC, [[1, [T]]], 0.1],
-    ["made", 0, 1, SPEC, [[1]], 0.1],
-    ["made", 0, 1, SPEC, [[1, [T], b"p"]], "long"],
-    ["made", 0, 1, SPEC, [[1, [T], b"p"]], float("nan")],
-    ["made", 0, 1, SPEC, [[1, [T], b"p"]], float("inf")],
+    ["made", 0, 999, SPEC, [[1, [T], b"p"]], 0.1, [0.1]],
+    ["made", 0, 1, "RSA_2048", [[1, [T], b"p"]], 0.1, [0.1]],
+    ["made", 0, 1, SPEC, [], 0.1, []],
+    ["made", 0, 1, SPEC, [[n, [b"%016d" % n], b"p"] for n in range(9)], 0.1, [0.1] * 9],
+    ["made", 0, 1, SPEC, [[1, [["unhashable"]], b"p"]], 0.1, [0.1]],
+    ["made", 0, 1, SPEC, [[1, [T[1:]], b"p"]], 0.1, [0.1]],
+    ["made", 0, 1, SPEC, [[1, [T, T], b"p"]], 0.1, [0.1]],
+    ["made", 0, 1, SPEC, [[1, [], b"p"]], 0.1, [0.1]],
+    ["made", 0, 1, SPEC, [[1, [T], b""]], 0.1, [0.1]],
+    ["made", 0, 1, SPEC, [[1, [T], "p"]], 0.1, [0.1]],
+    ["made", 0, 1, SPEC, [[None, [T], b"p"]], 0.1, [0.1]],
+    ["made", 0, 1, SPEC, [[1, [T]]], 0.1, [0.1]],
+    ["made", 0, 1, SPEC, [[1]], 0.1, [0.1]],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], "long", [0.1]],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], float("nan"), [0.1]],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], float("inf"), [0.1]],
     ["unsound", 0, 1, SPEC, 9, "reason"],
     ["unsound", 0, 1, SPEC, -1, "reason"],
     ["unsound", 0, 1, SPEC, 1, [1]],
@@ -651,7 +653,15 @@ async def test_a_maker_has_its_next_order_before_it_is_done_and_never_a_third(
         await trio.sleep(1)
         assert len(link.told("make")) == 3
         maker, order, spec, count = link.told("make")[1]
-        link.say("made", maker, order, spec, [[n, [bytes([n]) * 16], b"p"] for n in range(count)], 0.01)
+        link.say(
+            "made",
+            maker,
+            order,
+            spec,
+            [[n, [bytes([n]) * 16], b"p"] for n in range(count)],
+            0.01,
+            [0.01] * count,
+        )
         link.say("done", maker, order)
         assert len(link.told("make")) == 3  # it has one to work on: the next comes with the next plan
         await trio.sleep(1)

@@ -99,9 +99,11 @@ class ShardDriver:
         self.send("make", maker, order, spec, count)
         made: list[list[Any]] = []
         while len(made) < count:
-            got_maker, got_order, got_spec, pairs, keygen_s = self.expect("made")
+            got_maker, got_order, got_spec, pairs, keygen_s, took_s = self.expect("made")
             assert (got_maker, got_order, got_spec) == (maker, order, spec)
             assert keygen_s > 0
+            assert len(took_s) == len(pairs)
+            assert all(each_s > 0 for each_s in took_s)
             made += pairs
         assert self.expect("done") == [maker, order]
         return made
