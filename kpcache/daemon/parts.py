@@ -5,10 +5,9 @@ Some need one another in a circle; those are reached by a lambda, which looks wh
 
 import os
 import time
-from collections.abc import Iterator
+from typing import Any
 
 import trio
-from prometheus_client.core import GaugeMetricFamily, Metric
 
 from kpcache.core.config import Config
 from kpcache.daemon.administrator import Administrator
@@ -22,6 +21,7 @@ from kpcache.daemon.http import HttpServer
 from kpcache.daemon.http_pages import Pages, Readiness
 from kpcache.daemon.ledger import Ledger
 from kpcache.daemon.ledger_start import Opened
+from kpcache.daemon.metrics import Metrics
 from kpcache.daemon.notices import log
 from kpcache.daemon.pooling import Pooling
 from kpcache.daemon.quiesce import Quiescence
@@ -118,7 +118,7 @@ class Parts:
         self.status = StatusMaker(
             self.stock, self.supervisor, self.gate, self.fence, self.floor, self.ledger, self.alarm,
             self.reserve,
-            lambda: keyring_status(self.keyring, alias, vault.is_sealed, self.administrator.fault),
+            self._keyring_status,
             self._config.daemon.ready_level, self.reloader.status,
         )  # fmt: skip
         self.dispatcher = Dispatcher(self.stock, self.keyring, self.limits, self.gate, self.status.status)
@@ -128,20 +128,21 @@ class Parts:
         )  # fmt: skip
         self.server = Server(self.dispatcher, self.stock, self.limits)
         self.status.watch_clients(lambda: self.server.connections, self.server.clients)
+        self.metrics = Metrics(
+            self.stock, self.supervisor, self.gate, self.fence, self.floor, self.ledger, self.alarm,
+            self.reserve, self.dispatcher.tally, self.server, self._keyring_status,
+            lambda: self.status.is_ready,
+        )  # fmt: skip
+
+    def _keyring_status(self) -> dict[str, Any]:
+        alias = self._config.keyring.default_alias
+        return keyring_status(self.keyring, alias, self._vault.is_sealed, self.administrator.fault)
 
     def _make_pages(self) -> None:
         """What answers over HTTP."""
         self.readiness = Readiness(self.gate, self.status.too_empty)
-        pages = Pages(Exposition(self._families), self.readiness, self._config.metrics.hosts)
+        pages = Pages(Exposition(self.metrics.families), self.readiness, self._config.metrics.hosts)
         self.http = HttpServer(pages)
-
-    def _families(self) -> Iterator[Metric]:
-        """The metrics, each small: what one of them takes keeps the loop from all others."""
-        yield GaugeMetricFamily(
-            "kpcache_ready", "Every pool is at the configured level.", self.status.is_ready
-        )
-        yield GaugeMetricFamily("kpcache_issuing", "Pairs are given out.", self.gate.issuing)
-        yield GaugeMetricFamily("kpcache_connections", "Connections of clients.", self.server.connections)
 
     def apply(self, config: Config) -> None:
         """Have other settings in force, as far as they can change. Without a checkpoint; the one step that

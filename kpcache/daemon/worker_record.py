@@ -1,15 +1,17 @@
 """What is known of each worker process: the supervisor keeps it, the status shows it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import trio
+
+STATES: Final = ("starting", "up", "backoff", "failed", "stopped")
 
 
 @dataclass(slots=True)
 class Worker:
-    """One worker's place, kept over restarts; ``state``: starting, up, backoff, failed or,
-    while the daemon is quiesced, stopped.
+    """One worker's place, kept over restarts; ``state`` is one of ``STATES``, stopped while the daemon is
+    quiesced.
 
     ``pairs``: sound pairs handed over by the maker that is up now; ``reason``: why the last one ended;
     ``deaths``: how many did that nobody had told to, or could not be started.
