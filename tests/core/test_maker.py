@@ -1,6 +1,7 @@
 """What a maker says about its work: every pair ordered is told of once, and no unsound one is sent."""
 
 import itertools
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,7 @@ from kpcache.worker.generation import Source
 from kpcache.worker.maker import Life, Maker, SpentError
 from tests.fakes import FakeSource
 
+SPEC = "ECC_NIST_P256"
 TAG_KEY = b"k" * 32
 GENERATION = 7
 
@@ -56,6 +58,8 @@ def test_a_quick_spec_comes_in_batches_of_sound_closed_pairs() -> None:
     assert sum(len(message[3]) for message in made) == 40
     assert max(len(message[3]) for message in made) <= 32
     assert all(message[4] > 0 for message in made)
+    assert all(len(message[5]) == len(message[3]) for message in made)
+    assert all(each_s > 0 for message in made for each_s in message[5])
     privates = set()
     for message in made:
         for generation, private, public, digest, pair_tags in message[3]:
@@ -65,6 +69,29 @@ def test_a_quick_spec_comes_in_batches_of_sound_closed_pairs() -> None:
             assert pair_tags == tags("ECC_NIST_P256", private, public, TAG_KEY)
             privates.add(private)
     assert len(privates) == 40
+
+
+def test_each_sound_key_is_timed_by_the_clock_from_its_first_byte_to_its_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, pairs = [100.0], iter([1.0, 2.0, 4.0])
+    sound = generate(SPEC)
+
+    def taking(spec: str) -> tuple[bytes, bytes]:
+        assert spec == SPEC
+        took_s = next(pairs)
+        now[0] += took_s
+        return sound if took_s != 2.0 else (b"", b"")
+
+    def before_key() -> None:
+        now[0] += 50.0  # to mix in randomness, or to wait for one's turn: no part of the key
+
+    clock = SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: 0.0, process_time=lambda: 0.0)
+    monkeypatch.setattr(maker_module, "time", clock)
+    monkeypatch.setattr(maker_module, "generate", taking)
+    unsound, made, _ = work(SPEC, 3, before_key)
+    assert unsound[0] == "unsound"
+    assert made[5] == [1.0, 4.0]
 
 
 def test_an_rsa_pair_is_sent_when_it_is_made() -> None:

@@ -116,6 +116,8 @@ async def test_pairs_are_settled_when_their_rows_are_in_the_file(tmp_path: Path)
         assert (found.spec, durable) == (SPEC, True)
         status = it.ledger.status()
         assert (status["tags"], status["waiting"], status["available"]) == (7, 0, True)
+        assert (it.ledger.commit_times.count, it.ledger.failures) == (1, 0)
+        assert 0 < it.ledger.commit_times.sum < 20
 
 
 @pytest.mark.parametrize("fails", [False, True])

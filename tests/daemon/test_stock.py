@@ -481,7 +481,7 @@ async def test_a_user_who_has_taken_its_share_waits_while_others_are_served_from
     while shards.draws:
         shards.deliver()
     assert waiter.pair is not None
-    assert pool.book.dry == 0
+    assert (pool.book.dry, pool.book.dry_while_held, pool.book.kept_back) == (0, 0, 2)
     assert book_is_balanced(stock)
 
 

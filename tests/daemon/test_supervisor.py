@@ -195,6 +195,8 @@ async def test_a_pair_goes_from_an_order_to_the_ready_set(monkeypatch: pytest.Mo
         assert it.make(link) == 8
         assert link.told("verdict") == [[list(range(8)), []]]
         assert it.book.held == 8
+        assert it.stock.pools[SPEC].keygen_times.count == 8
+        assert it.stock.pools[SPEC].keygen_times.sum == pytest.approx(8 * 0.0002)
         answer_draw(link, 1)
         assert (it.book.ready, it.book.held) == (2, 6)
         assert len(link.told("make")) == 1  # full: nothing more is ordered
@@ -437,6 +439,15 @@ LIES: list[list[Any]] = [
     ["made", 0, 1, SPEC, [[1, [T], b"p"]], "long", [0.1]],
     ["made", 0, 1, SPEC, [[1, [T], b"p"]], float("nan"), [0.1]],
     ["made", 0, 1, SPEC, [[1, [T], b"p"]], float("inf"), [0.1]],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], 0.1],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], 0.1, []],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], 0.1, [0.1, 0.1]],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], 0.1, [float("nan")]],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], 0.1, [float("inf")]],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], 0.1, [-0.1]],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], 0.1, [1e300]],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], 0.1, ["long"]],
+    ["made", 0, 1, SPEC, [[1, [T], b"p"]], 0.1, None],
     ["unsound", 0, 1, SPEC, 9, "reason"],
     ["unsound", 0, 1, SPEC, -1, "reason"],
     ["unsound", 0, 1, SPEC, 1, [1]],

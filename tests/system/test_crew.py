@@ -87,8 +87,14 @@ def start_shard(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartShard]:
         yield start
 
 
-def made(order: object = 1, spec: object = SPEC, pairs: object = (PAIR,), keygen_s: object = 0.1) -> bytes:
-    return encode(["made", order, spec, pairs, keygen_s])
+def made(
+    order: object = 1,
+    spec: object = SPEC,
+    pairs: object = (PAIR,),
+    keygen_s: object = 0.1,
+    took_s: object = (0.1,),
+) -> bytes:
+    return encode(["made", order, spec, pairs, keygen_s, took_s])
 
 
 @pytest.mark.parametrize(
@@ -98,13 +104,18 @@ def made(order: object = 1, spec: object = SPEC, pairs: object = (PAIR,), keygen
         encode(["nonsense"]),
         made(order=2),
         made(spec="RSA_2048"),
-        made(pairs=[PAIR] * 3),
-        made(pairs=[]),
+        made(pairs=[PAIR] * 3, took_s=[0.1] * 3),
+        made(pairs=[], took_s=[]),
         made(pairs=[[7, b"private", b"public", b"digest"]]),
         made(pairs=[[7, b"private", "public", b"digest", [b"tag"]]]),
         made(pairs=[[7, b"private", b"public", b"digest", ["tag"]]]),
         made(pairs=[None]),
         made(keygen_s="x"),
+        made(took_s=[]),
+        made(took_s=["x"]),
+        made(took_s=[float("nan")]),
+        made(took_s=[-1.0]),
+        made(took_s=None),
         encode(["unsound", 1, SPEC, -1, "reason"]),
         encode(["unsound", 1, SPEC, 3, "reason"]),
         encode(["done", 1]),
