@@ -98,8 +98,8 @@ class Plant:
         async for _, _, number, spec, count in self._orders[maker][1]:
             for _ in range(count):
                 await trio.sleep(SPECS[spec].keygen_cost_s)
-                rows = made_rows(spec, self._tags)
-                self.floor.made(MakerStart(0, maker, 0), number, spec, rows, SPECS[spec].keygen_cost_s)
+                rows, cost_s = made_rows(spec, self._tags), SPECS[spec].keygen_cost_s
+                self.floor.made(MakerStart(0, maker, 0), number, spec, rows, cost_s, [cost_s])
             self.floor.done(0, maker, number)
 
     # --- as clients

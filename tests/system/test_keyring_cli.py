@@ -90,7 +90,9 @@ def test_aliases_are_created_moved_and_deleted(daemon: Daemon, key: str) -> None
     assert "its key stays" in said(daemon.folder, "alias", "delete", name)
     gone = keyring(daemon.folder, "describe", name)
     assert (gone.returncode, gone.stderr) == (
-        1, f"kpcache: NotFoundException: Alias {ARN}{name} is not found. (the keys that there are: kpcache keyring list)\n",
+        1,
+        f"kpcache: NotFoundException: Alias {ARN}{name} is not found. "
+        "(the keys that there are: kpcache keyring list)\n",
     )  # fmt: skip
 
 

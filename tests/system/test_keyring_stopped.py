@@ -37,7 +37,9 @@ def test_keys_are_shown_as_by_the_daemon(rest: tuple[Path, dict[str, Any]]) -> N
     assert "alias/app" in said(folder, "list")
     gone = keyring(folder, "describe", "alias/gone")
     assert (gone.returncode, gone.stderr) == (
-        1, f"kpcache: NotFoundException: Alias {ARN}alias/gone is not found. (the keys that there are: kpcache keyring list)\n",
+        1,
+        f"kpcache: NotFoundException: Alias {ARN}alias/gone is not found. "
+        "(the keys that there are: kpcache keyring list)\n",
     )  # fmt: skip
 
 
