@@ -37,7 +37,9 @@ async def test_it_shows_the_pools_the_clients_the_ledger_and_the_alarm() -> None
     maker.watch_clients(lambda: 3, lambda: {"cut": 2, "notifications": 5})
     before = maker.status()
     assert (before["ready"], before["full"], before["draining"]) == (False, False, False)
+    assert maker.too_empty() == f"{SPEC} has 0 of the 8 pairs of daemon.ready_level full"
     shards.fill(8)
+    assert maker.too_empty() == ""
     gate.draining = True
     status = maker.status()
     assert (status["ready"], status["full"], status["draining"]) == (True, True, True)
