@@ -9,7 +9,8 @@ How the parts meet (arrows of import point down this list only):
                 keeps the ready sets, ``floor`` has them made as ``planner`` sees the need, ``ledger``
                 records what was made before anybody may hold it, ``alarm`` stops all when a pair comes
                 twice, ``reserve`` brings back what waited out a restart, ``supervisor`` keeps the worker
-                processes, ``reload`` has other settings in force meanwhile.
+                processes, ``reload`` has other settings in force meanwhile, ``metrics`` counts and
+                measures, ``http`` answers scrapers and probes.
 - ``worker/``   the programs that the daemon starts, plain and blocking: ``shard`` holds pairs and
                 answers draws, ``maker`` makes and checks them in the idle scheduling class,
                 ``aws_unlock`` asks AWS KMS for the keyring's key at a start.

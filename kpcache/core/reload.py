@@ -31,7 +31,7 @@ AT_A_RESTART: Final = frozenset(
         "daemon.runtime_dir",
         "workers.shards", "workers.makers", "workers.scheduling", "workers.maker_max_keys",
         "workers.maker_max_age_s",
-        "metrics.listen",
+        "metrics.listen", "metrics.hosts",
         "keyring.default_alias", "keyring.create", "keyring.unlock", "keyring.passphrase_file",
         "clone_guard.vmclock", "clone_guard.kernel_log",
         "aws.enabled", "aws.keys",

@@ -30,11 +30,12 @@ NO_OTHERS = "".join(f"[pools.{spec}]\ntarget = 0\n" for spec in MAKEABLE if spec
 def write(daemon: Daemon, config: str | bytes, *, whole: bool = False) -> str:
     """A file of settings for the next reload; ``whole``: with nothing of ours above. Returns its path."""
     path = daemon.folder / "kpcache.toml"
+    text = config if isinstance(config, bytes) else config.encode()
+    metrics = "" if b"[metrics]" in text else '[metrics]\nlisten = ""\n'  # as the harness has it
     head = (
-        f'[daemon]\nsocket = "{daemon.socket}"\nstate_dir = "{daemon.state_dir}"\n'
+        f'{metrics}[daemon]\nsocket = "{daemon.socket}"\nstate_dir = "{daemon.state_dir}"\n'
         f'runtime_dir = "{daemon.folder / "reserve"}"\n'
     )
-    text = config if isinstance(config, bytes) else config.encode()
     new = path.with_suffix(".new")
     new.write_bytes(text if whole else head.encode() + text)
     new.replace(path)
@@ -210,7 +211,9 @@ def test_what_is_no_file_any_more_is_refused_at_once(daemon: Daemon) -> None:
 
 
 def test_the_command_tells_what_was_done_and_what_waits(daemon: Daemon, tmp_path: Path) -> None:
-    path = write(daemon, pools(**{QUICK: 40}) + '[metrics]\nlisten = ""\n[workers]\nscheduling = "batch"\n')
+    path = write(
+        daemon, pools(**{QUICK: 40}) + '[metrics]\nlisten = "[::1]:1"\n[workers]\nscheduling = "batch"\n'
+    )
     done = kpcache("reload", "--socket", daemon.socket)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{path} was read again" in done.stdout
