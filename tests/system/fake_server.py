@@ -207,6 +207,9 @@ def status(held: int = 8, target: int = 8) -> Answer:
         "version": "0", "ready": held >= target // 4, "full": held >= target, "issuing": True,
         "refill": {"makers": 0, "allowed": 0, "holding_back": False}, "ready_level": "low_water",
         "clone_guard": "none", "quiesced": False,
+        "config": {
+            "file": "", "last_reload": {"at": None, "successful": True, "error": ""}, "waits_for_restart": [],
+        },
         "draining": False, "uptime_s": 1.0, "pools": {"ECC_NIST_P256": pool},
         "discarded": {"ECC_NIST_P256": {}},
         "workers": [

@@ -5,6 +5,7 @@ import itertools
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 from kpcache.client.connection import Connection
@@ -231,19 +233,27 @@ def test_the_command_tells_what_was_done_and_what_waits(daemon: Daemon, tmp_path
     assert reload_by_signal(daemon)["waits_for_restart"] == []
 
 
+def ask_in_vain(daemon: Daemon, method: str) -> None:
+    """A request that is refused, which is told at debug."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(daemon.socket)
+        sock.sendall(msgpack.packb([0, 1, method, [{}]]))
+        assert b"There is no method" in sock.recv(65536)
+
+
 def test_the_log_level_is_turned_up_and_down_again(daemon: Daemon) -> None:
     write(daemon, f'log_level = "debug"\n{NO_OTHERS}')
     reload_by_signal(daemon)
-    with daemon.client() as client:
-        client.generate_data_key_pair(KeyId="alias/kpcache", KeyPairSpec=QUICK)
-    daemon.wait_log("a connection of uid")
+    ask_in_vain(daemon, "Told")
+    daemon.wait_log("Told")
     write(daemon, f'log_level = "error"\n{NO_OTHERS}')
     reload_by_signal(daemon)
-    lines = len(daemon.log)
-    write(daemon, f'log_level = "info"\n{NO_OTHERS}')
+    ask_in_vain(daemon, "Untold")
+    write(daemon, f'log_level = "debug"\n{NO_OTHERS}')
     reload_by_signal(daemon)
-    daemon.wait_log("was read again; changed: daemon.log_level")
-    assert not any("a connection of uid" in line for line in daemon.log[lines:])
+    ask_in_vain(daemon, "Told again")
+    daemon.wait_log("Told again")
+    assert not any("Untold" in line for line in daemon.log)
 
 
 def test_settings_from_a_pipe_cannot_be_read_again(tmp_path: Path) -> None:
