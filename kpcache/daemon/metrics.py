@@ -22,6 +22,7 @@ from kpcache.daemon.fence import Fence
 from kpcache.daemon.floor import Floor
 from kpcache.daemon.ledger import Ledger
 from kpcache.daemon.pool_metrics import counts_of, pairs, pools
+from kpcache.daemon.reload import Reloader
 from kpcache.daemon.reserve import Reserve
 from kpcache.daemon.server import Server
 from kpcache.daemon.stock import Stock
@@ -47,6 +48,7 @@ class Metrics:
         tally: Tally,
         server: Server,
         keyring: Callable[[], dict[str, Any]],
+        reloader: Reloader,
         is_ready: Callable[[], bool],
     ) -> None:
         self._stock = stock
@@ -60,6 +62,7 @@ class Metrics:
         self._tally = tally
         self._server = server
         self._keyring = keyring
+        self._reloader = reloader
         self._is_ready = is_ready
         self._started_s = time.time()
         self._build = {"version": __version__, "python_version": platform.python_version()}
@@ -79,6 +82,7 @@ class Metrics:
         yield from self._ledgers()
         yield from self._reserves()
         yield from self._keys()
+        yield from self._settings()
 
     def _daemon(self) -> Iterator[Metric]:
         gate, fence = self._gate, self._fence
@@ -198,6 +202,22 @@ class Metrics:
         yield from flag(
             "keyring_default_key_enabled", "The key of keyring.default_alias can be used.",
             status["default_key_state"] == "Enabled",
+        )  # fmt: skip
+
+    def _settings(self) -> Iterator[Metric]:
+        reloader = self._reloader
+        yield from flag(
+            "config_last_reload_successful", "The file was sound when it was last read.",
+            reloader.last_successful,
+        )  # fmt: skip
+        yield from gauge(
+            "config_last_reload_success_timestamp_seconds",
+            "When a sound file was read last, in Unix time; the start counts.",
+            (), [((), reloader.last_success_s)],
+        )  # fmt: skip
+        yield from counter(
+            "config_reloads_total", "Reloads asked for.", ("outcome",),
+            [((outcome,), count) for outcome, count in reloader.outcomes.items()],
         )  # fmt: skip
 
 

@@ -131,7 +131,7 @@ class Parts:
         self.metrics = Metrics(
             self.stock, self.supervisor, self.gate, self.fence, self.floor, self.ledger, self.alarm,
             self.reserve, self.dispatcher.tally, self.server, self._keyring_status,
-            lambda: self.status.is_ready,
+            self.reloader, lambda: self.status.is_ready,
         )  # fmt: skip
 
     def _keyring_status(self) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class Whole:
         self.connections = 0
         self.keyring = {"unexported_changes": 0, "fault": "", "default_key_state": "Enabled"}
         self.reserve = no_reserve(self.stock)
+        self.outcomes = {"applied": 0, "refused": 0}
         self.is_ready = False
 
     def scrape(self) -> Scrape:
@@ -87,6 +88,9 @@ class Whole:
             self.tally,
             stand_in(connections=self.connections, clients=lambda: self.clients),
             lambda: self.keyring,
+            stand_in(
+                last_successful=not self.outcomes["refused"], last_success_s=5.0, outcomes=self.outcomes
+            ),
             lambda: self.is_ready,
         )
 
@@ -433,6 +437,18 @@ async def test_the_ledger_the_keyring_the_clients_and_the_reserve() -> None:
     healthy = Whole().scrape()
     assert healthy.value("ledger_available") == healthy.value("keyring_default_key_enabled") == 1
     assert healthy.value("ledger_rolled_back") == healthy.value("keyring_fault") == 0
+
+
+@mock_clock
+async def test_reloads_are_told_of() -> None:
+    whole = Whole()
+    assert whole.scrape().value("config_last_reload_successful") == 1
+    whole.outcomes = {"applied": 2, "refused": 3}
+    scrape = whole.scrape()
+    assert scrape.value("config_last_reload_successful") == 0
+    assert scrape.value("config_last_reload_success_timestamp_seconds") == 5.0
+    assert scrape.value("config_reloads_total", outcome="applied") == 2
+    assert scrape.value("config_reloads_total", outcome="refused") == 3
 
 
 def test_a_family_is_there_before_it_has_a_child() -> None:
