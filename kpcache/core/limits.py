@@ -1,6 +1,6 @@
 """What one client may ask of the daemon: every bound on a connection and on a message, in one record."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 # Deepest legal nesting: message array, params array, input map, a list (Tags), and one map inside it.
 MAX_DEPTH = 5
@@ -28,8 +28,3 @@ class Limits:
     message_timeout_s: float = 5.0
     wait_timeout_s: float = 5.0
     wait_when_dry: bool = True
-
-    def become(self, other: "Limits") -> None:
-        """Take over the bounds of another record."""
-        for each in fields(self):
-            setattr(self, each.name, getattr(other, each.name))

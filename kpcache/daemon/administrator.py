@@ -23,6 +23,7 @@ from kpcache.core.wire import Request
 from kpcache.daemon.admin_changes import CHANGES, Outcome, Setting
 from kpcache.daemon.admin_lists import LISTS
 from kpcache.daemon.alarm import Incidents
+from kpcache.daemon.descriptors import take_over
 from kpcache.daemon.dispatcher import PING, Dispatcher, Gate, PairOrder, draining
 from kpcache.daemon.key_methods import admitted
 from kpcache.daemon.keyring_watch import KeyringWatch
@@ -148,7 +149,7 @@ class Administrator:
 
     def go_by(self, limits: Limits) -> None:
         """Other limits from now on, for connections that are open too."""
-        self.limits.become(_for_administrators(limits))
+        take_over(self.limits, _for_administrators(limits))
 
     @property
     def fault(self) -> str:

@@ -1,7 +1,7 @@
 """How many connections there can be: each takes a file descriptor."""
 
 import resource
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Final
 
 from kpcache.core.config import RequestSettings
@@ -37,3 +37,9 @@ def limits_of(requests: RequestSettings) -> Limits:
         allowed, allowed - _OWN_FDS, requests.max_connections, wanted,
     )  # fmt: skip
     return replace(limits, max_connections=max(1, allowed - _OWN_FDS))
+
+
+def take_over(limits: Limits, other: Limits) -> None:
+    """Have the bounds of ``other`` in force wherever ``limits`` is gone by."""
+    for each in fields(limits):
+        setattr(limits, each.name, getattr(other, each.name))

@@ -12,7 +12,7 @@ import trio
 from kpcache.core.config import Config
 from kpcache.daemon.administrator import Administrator
 from kpcache.daemon.alarm import Alarm, Incidents
-from kpcache.daemon.descriptors import limits_of
+from kpcache.daemon.descriptors import limits_of, take_over
 from kpcache.daemon.dispatcher import Dispatcher, Gate
 from kpcache.daemon.emergencies import Emergencies
 from kpcache.daemon.exposition import Exposition
@@ -150,7 +150,7 @@ class Parts:
         limits = limits_of(config.requests)
         self._config = config
         log.setLevel(config.daemon.log_level.upper())
-        self.limits.become(limits)
+        take_over(self.limits, limits)
         self.administrator.go_by(limits)
         self._pooling.apply(config)
         self.status.ready_level = config.daemon.ready_level

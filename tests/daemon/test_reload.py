@@ -22,6 +22,7 @@ from kpcache.core.limits import Limits
 from kpcache.core.specs import MAKEABLE, SPECS
 from kpcache.daemon import reload as reload_module
 from kpcache.daemon.administrator import MAX_MESSAGE_BYTES
+from kpcache.daemon.descriptors import take_over
 from kpcache.daemon.fence import Fence
 from kpcache.daemon.ledger_batch import MakerStart
 from kpcache.daemon.ledger_start import open_ledger
@@ -379,7 +380,7 @@ def test_bounds_that_change_are_in_force_for_connections_that_are_open() -> None
     large = pack_request(1, "kpcache.Ping", {"x": "y" * 20_000})
     connection.feed(large)
     assert not isinstance(connection.next_event(), Broken)
-    limits.become(Limits(max_message_bytes=16_384))
+    take_over(limits, Limits(max_message_bytes=16_384))
     connection.feed(pack_request(2, "kpcache.Ping"))  # begun under the limit that was
     assert not isinstance(connection.next_event(), Broken)
     connection.feed(large)
