@@ -21,7 +21,7 @@ from kpcache.daemon.reload import Source
 from kpcache.daemon.reporter import Reporter
 from kpcache.daemon.retirement import retire_old
 from kpcache.daemon.state import close_listener, listen, locked_folder
-from kpcache.daemon.terminal import SETTLE_S, Terminal
+from kpcache.daemon.terminal import Terminal
 from kpcache.errors import ConfigError
 from kpcache.keyring.vault import Vault
 from kpcache.worker.process import StartError, protect
@@ -152,6 +152,7 @@ class Daemon:
                 workers.start_soon(parts.administrator.run)
                 workers.start_soon(parts.reloader.run)
                 workers.start_soon(self._heed, signals)
+                workers.start_soon(self._terminal.watch, self._terminal_gone)
                 workers.start_soon(self._leave_in_time)
                 await _first_of(self._wait_useful, self._told_to_stop.wait, READY_TIMEOUT_S)
                 if not self._told_to_stop.is_set():
@@ -171,22 +172,25 @@ class Daemon:
         """The first signal begins the drain, a second ends it at once; a SIGHUP is for the settings, unless
         it says that the terminal is gone."""
         if self._terminal.hung_up_early:
-            await self._hang_up()
+            self._hang_up()
         async for number in signals:
             if number == signal.SIGHUP:
-                await self._hang_up()
+                self._hang_up()
             else:
                 self._stop()
 
-    async def _hang_up(self) -> None:
-        if self._terminal.is_there:
-            await trio.sleep(SETTLE_S)
+    def _hang_up(self) -> None:
         if self._terminal.is_gone:
             self._stop()
         elif self._told_to_stop.is_set():
             log.info("the daemon stops: its settings are not read again")
         else:
+            self._terminal.look_again()
             self._parts.reloader.ask()
+
+    def _terminal_gone(self) -> None:
+        if not self._told_to_stop.is_set():  # else that is why the stop is under way
+            self._stop()
 
     def _stop(self) -> None:
         if self._told_to_stop.is_set():

@@ -4,14 +4,17 @@ reload."""
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import trio
+
 _PATH: Final = "/dev/tty"  # of each process its own: tty(4)
-# The kernel signals the foreground of a session whose leader ends and takes the terminal away just after it
-# (disassociate_ctty in drivers/tty/tty_jobctrl.c).
-SETTLE_S: Final = 0.05
+# The kernel signals the foreground of a session whose leader ends, and takes the terminal away after that
+# (disassociate_ctty in drivers/tty/tty_jobctrl.c), when the leader has a CPU again. So whoever was told and
+# still finds it looks again, after such pauses.
+LOOK_AGAIN_S: Final = (0.05, 0.2, 1.0, 5.0)
 
 
 class Terminal:
@@ -20,10 +23,24 @@ class Terminal:
     def __init__(self) -> None:
         self.is_there = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _opens() is None
         self.hung_up_early = False  # a SIGHUP came while nobody waited for one
+        self._hung_up = trio.Event()  # replaced at each use
 
     @property
     def is_gone(self) -> bool:
         return self.is_there and _opens() in (errno.ENXIO, errno.EIO)
+
+    def look_again(self) -> None:
+        """A SIGHUP came, and the terminal is there; ``watch`` must be running."""
+        self._hung_up.set()
+
+    async def watch(self, gone: Callable[[], None]) -> None:
+        """Call ``gone`` once if that SIGHUP was the first sign that the terminal goes. Until cancelled."""
+        while not self.is_gone:
+            await self._hung_up.wait()
+            self._hung_up = trio.Event()
+            for pause_s in LOOK_AGAIN_S:
+                await trio.sleep(0 if self.is_gone else pause_s)
+        gone()
 
     @contextmanager
     def early_hangups_noted(self) -> Iterator[None]:

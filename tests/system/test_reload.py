@@ -345,7 +345,15 @@ def test_in_the_foreground_of_a_shell_that_is_killed_it_stops(tmp_path: Path) ->
     with on_a_terminal(tmp_path, "plain", "/bin/sh", "-c", '"$@"; true', "sh") as (daemon, _):
         with contextlib.ExitStack() as stack:
             pids = [stack.enter_context(pidfd(pid)) for pid in daemon.all_pids()]
+            _, served, *_ = [fd for fd in pids if fd is not None]
+            # Nobody's child any more when the shell is dead, and not among those that are ended with it.
+            stack.callback(_end, served)
             daemon.process.kill()
             daemon.wait_log("stopping")
             wait_gone([fd for fd in pids if fd is not None], PATIENCE_S)
         assert not os.path.exists(daemon.socket)
+
+
+def _end(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, signal.SIGKILL)
