@@ -89,3 +89,28 @@ def test_what_the_kernel_writes_is_understood(tmp_path: Path, monkeypatch: pytes
         stalled_s("cpu")
     with pytest.raises(OSError, match="memory"):
         stalled_s("memory")
+
+
+@mock_clock
+async def test_other_bounds_are_in_force_at_once_and_those_that_stay_know_what_they_knew() -> None:
+    kernel = FakeKernel()
+    brakes = Brakes(25, 2, 4, kernel.read)
+    assert brakes.leisure(0) == 4
+    await trio.sleep(LOOK_INTERVAL_S)
+    kernel.waited["cpu"] += LOOK_INTERVAL_S
+    brakes.spent(10.0)
+    for allowed, percent, read in (
+        (0, 25, kernel.read),  # what is owed is owed still
+        (2, 100, kernel.read),  # and the machine is under pressure still
+        (4, 100, None),
+        (4, 25, None),
+        (4, 25, kernel.read),
+    ):
+        brakes.adjust(percent, read)
+        assert brakes.leisure(0) == allowed
+    assert kernel.asked > 2
+    await trio.sleep(LOOK_INTERVAL_S)
+    brakes.leisure(0)
+    await trio.sleep(LOOK_INTERVAL_S)
+    kernel.waited["cpu"] += LOOK_INTERVAL_S
+    assert brakes.leisure(0) == 2

@@ -29,6 +29,7 @@ from kpcache.daemon.ledger_start import open_ledger
 from kpcache.daemon.notices import log
 from kpcache.daemon.parts import Parts
 from kpcache.daemon.pooling import Pooling
+from kpcache.daemon.pools import PoolPlan
 from kpcache.daemon.reload import APPLIED, REFUSED, Reloader, Source
 from kpcache.daemon.retirement import retire_old
 from kpcache.daemon.supervisor import Supervisor
@@ -37,6 +38,7 @@ from kpcache.keyring.seal import Unlock
 from kpcache.keyring.vault import Vault
 from tests.fakes import (
     FakeLedger,
+    FakeShards,
     FakeSource,
     book_is_balanced,
     fake_pair,
@@ -221,7 +223,43 @@ async def test_an_age_limit_is_in_force_at_once_and_can_be_taken_away() -> None:
         assert book.discarded.total() == 10
 
 
+@mock_clock
+async def test_makers_keep_to_the_share_of_the_cpus_that_was_set_last() -> None:
+    pools = {SMALL: {"target": 100, "low_water": 0}}
+    async with plant(config(pools, refill={"max_cpu_percent": 1, "heed_pressure": False})) as it:
+        await trio.sleep(10)
+        assert it.available(SMALL) < 20
+        it.pools.apply(config(pools, refill={"max_cpu_percent": 100, "heed_pressure": False}))
+        await trio.sleep(10)
+        assert it.available(SMALL) == 100
+
+
 # --- those who wait, limits and shares
+
+
+@mock_clock
+async def test_whoever_may_have_a_ready_pair_now_is_handed_it_at_once() -> None:
+    shards = FakeShards({QUICK: PoolPlan(20, 2)}, kept_percent=50)
+    shards.stock.pools[QUICK].ready_target = 20
+    shards.fill(20)
+    for who in (BOB, *[ALICE] * 10):
+        shards.stock.take_nowait(QUICK, who)
+    waiter = shards.stock.join_queue(QUICK, 60.0, ALICE, still_fine)
+    served = [waiter.woken.is_set()]
+    shards.stock.replan({QUICK: PoolPlan(20, 2)}, 0, [])
+    served.append(waiter.woken.is_set() and waiter.pair is not None)
+    assert served == [False, True]
+
+
+@mock_clock
+async def test_a_larger_ready_set_is_drawn_and_missing_pairs_are_planned_for_at_once() -> None:
+    shards = FakeShards({QUICK: PoolPlan(0, 0)})
+    shards.hold(40)
+    asked = shards.plans_asked
+    assert not shards.draws
+    shards.stock.replan({QUICK: PoolPlan(60, 2)}, 0, [])
+    assert shards.draws == [(0, QUICK, 15)]
+    assert shards.plans_asked > asked
 
 
 @mock_clock
@@ -584,6 +622,20 @@ def test_signals_in_a_burst_are_one_reload_and_the_last_content_is_in_force(read
             assert file.reads == 2
             assert file.applied[-1] == config({QUICK: 99})
             nursery.cancel_scope.cancel()
+
+    story()
+
+
+def test_two_who_ask_at_once_are_served_one_after_the_other(read_s: list[float]) -> None:
+    @mock_clock
+    async def story() -> None:
+        file = File(BEFORE)
+        reloader = file.reloader()
+        read_s[0] = 1.0
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(reloader.reload)
+        assert file.announced == [True, False] * 3
 
     story()
 

@@ -20,9 +20,10 @@ def opens(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     return result
 
 
-@pytest.fixture
-def _hangups_are_heeded_again() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGHUP)
+@pytest.fixture(autouse=True)
+def _hangups_are_heeded() -> Iterator[None]:
+    """Also where these tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
 
@@ -46,7 +47,6 @@ def test_a_terminal_is_gone_when_it_was_there_and_cannot_be_opened(
     assert terminal.is_gone == gone
 
 
-@pytest.mark.usefixtures("_hangups_are_heeded_again")
 def test_under_nohup_there_is_none_to_lose(opens: list[int | None]) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     terminal = Terminal()
@@ -54,7 +54,7 @@ def test_under_nohup_there_is_none_to_lose(opens: list[int | None]) -> None:
     assert not terminal.is_gone
 
 
-@pytest.mark.usefixtures("_hangups_are_heeded_again")
+@pytest.mark.usefixtures("opens")
 def test_a_hangup_that_nobody_waits_for_is_noted_and_ends_nothing() -> None:
     terminal = Terminal()
     with terminal.early_hangups_noted():

@@ -273,8 +273,17 @@ def _command(pid: int) -> str:
     return Path("/proc", str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
+_HEED_HANGUPS = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def test_a_sighup_in_the_start_and_in_the_stop_breaks_nothing(tmp_path: Path) -> None:
-    daemon = Daemon(tmp_path, pools(**{QUICK: 4}))
+    # What was started under nohup, as these tests may be, would outlive a SIGHUP anyway.
+    command = [sys.executable, "-c", _HEED_HANGUPS, sys.executable, "-m", "kpcache"]
+    daemon = Daemon(tmp_path, pools(**{QUICK: 4}), command)
     try:
         while not (daemon.state_dir / "lock").exists():  # from here on it has something to lose
             assert daemon.process.poll() is None
@@ -298,8 +307,7 @@ def test_a_sighup_in_the_start_and_in_the_stop_breaks_nothing(tmp_path: Path) ->
 _TAKE_TERMINAL = """
 import os, signal, sys
 os.close(os.open(sys.argv[1], os.O_RDWR))
-if sys.argv[2] == "nohup":
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[2] == "nohup" else signal.SIG_DFL)
 os.execv(sys.argv[3], sys.argv[3:])
 """
 
@@ -352,6 +360,20 @@ def test_in_the_foreground_of_a_shell_that_is_killed_it_stops(tmp_path: Path) ->
             daemon.wait_log("stopping")
             wait_gone([fd for fd in pids if fd is not None], PATIENCE_S)
         assert not os.path.exists(daemon.socket)
+
+
+def test_a_terminal_that_goes_without_another_word_is_missed_soon(tmp_path: Path) -> None:
+    """One that is not in the foreground, of a shell that ignores the hang-up, is not told of it."""
+    own_group = "import os; os.setpgid(0, 0)" + _HEED_HANGUPS
+    shell = ["/bin/sh", "-c", "trap '' HUP; \"$@\"; true", "sh", sys.executable, "-c", own_group]
+    with on_a_terminal(tmp_path, "plain", *shell) as (daemon, hang_up):
+        served = daemon.all_pids()[1]
+        before = daemon.status()["config"]["last_reload"]["at"]
+        os.kill(served, signal.SIGHUP)
+        until(daemon, lambda status: bool(status["config"]["last_reload"]["at"] != before))
+        hang_up()
+        daemon.wait_log("stopping")
+        assert daemon.process.wait(PATIENCE_S) == 0
 
 
 def _end(process: int) -> None:
