@@ -228,6 +228,7 @@ async def test_it_tells_for_how_long_nothing_can_be_recorded(
         disk.error = ""
         await it.wait_settled(1)
         assert it.ledger.unable_s == 0
+        assert it.ledger.failures == disk.opened - 1
 
 
 @real_clock
