@@ -7,9 +7,9 @@ kernel, count it as issued. Whatever fails after the first step burns the pair.
 """
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Final
 
 from kpcache import __version__
@@ -138,13 +138,13 @@ class Dispatcher:
         if not self._gate.issuing:  # the alarm may have been raised while this request waited
             self._stock.burn(order.spec, "quiesced" if self._gate.quiesced else "not_issuing")
             raise self._gate.refusal()
-        begun = time.perf_counter()
+        begun = perf_counter()
         try:
             wrapped = self._keyring.encrypt(order.key, pair.private, order.context)
         except BaseException:
             self._stock.burn(order.spec, "request_failed")
             raise
-        self._wraps.observe(time.perf_counter() - begun)
+        self._wraps.observe(perf_counter() - begun)
         answer: dict[str, Any] = {
             "PrivateKeyCiphertextBlob": wrapped.blob,
             "PublicKey": pair.public,

@@ -7,9 +7,9 @@ take at once wait in the outbox.
 """
 
 import socket
-import time
 from collections.abc import Callable
 from contextlib import suppress
+from time import perf_counter
 from typing import Any
 
 import trio
@@ -26,7 +26,7 @@ from kpcache.daemon.notices import log, log_defect
 from kpcache.daemon.outbox import Outbox, PeerGoneError
 from kpcache.daemon.pools import Waiter
 from kpcache.daemon.stock import Stock
-from kpcache.daemon.tally import HIT, KEYRING, NONE, WAITED, Labels, answered, given
+from kpcache.daemon.tally import HIT, KEYRING, NONE, WAITED, Labels, answered
 from kpcache.daemon.user import User
 from kpcache.errors import KMSInternalException, KpcacheError
 
@@ -168,7 +168,7 @@ class Session:
             raise
         if replies:
             self._outbox.post(replies[0] if len(replies) == 1 else b"".join(replies), specs, generation)
-            took_s = time.perf_counter() - self._received
+            took_s = perf_counter() - self._received
             for labels in answers:
                 self._tally.note(labels, took_s)
         return event
@@ -191,7 +191,7 @@ class Session:
                 waiter = self._dispatcher.join_queue(work, self._who)
                 self._nursery.start_soon(self._wait_and_answer, request, work, waiter, self._received)
                 return None
-            return self._fulfil(request, work, pair), work.spec, given(request.method, work.spec, HIT)
+            return self._fulfil(request, work, pair), work.spec, (request.method, work.spec, KEYRING, HIT)
         except Exception as error:
             reply, labels = self._refuse(request, error, provider)
             return reply, "", labels
@@ -206,9 +206,9 @@ class Session:
             reply, labels = self._refuse(request, error, KEYRING)
             self._outbox.post(reply)
         else:
-            labels = given(request.method, work.spec, WAITED)
+            labels = request.method, work.spec, KEYRING, WAITED
             self._outbox.post(reply, [work.spec], pair.generation)
-        self._tally.note(labels, time.perf_counter() - received)
+        self._tally.note(labels, perf_counter() - received)
 
     async def _answer_change(self, request: Request, change: Change, received: float) -> None:
         try:
@@ -217,7 +217,7 @@ class Session:
         except Exception as error:
             reply, labels = self._refuse(request, error, NONE)
         self._outbox.post(reply)
-        self._tally.note(labels, time.perf_counter() - received)
+        self._tally.note(labels, perf_counter() - received)
 
     def _fulfil(self, request: Request, work: PairOrder, pair: Pair) -> bytes:
         """The reply with this pair in it. Whatever fails, the pair is burnt."""
@@ -261,7 +261,7 @@ class Session:
                 continue
             except OSError:
                 return b""
-            self._received = time.perf_counter()
+            self._received = perf_counter()
             self.user.note_activity(self)
             return data
 

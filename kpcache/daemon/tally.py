@@ -53,10 +53,11 @@ class Tally:
 
     def note(self, labels: Labels, seconds: float) -> None:
         """A request took so long. Only for labels from here: they are the children that there can be."""
-        times = self.times.get(labels)
-        if times is None:
-            times = self.times[labels] = Histogram(REQUEST_EDGES)
-        times.observe(seconds)
+        try:
+            self.times[labels].observe(seconds)
+        except KeyError:
+            self.times[labels] = first = Histogram(REQUEST_EDGES)
+            first.observe(seconds)
 
     def refused(self, request: Request, error: KpcacheError, provider: str) -> Labels:
         """Count a refusal. ``provider``: has the key that was asked for, if the request has come so far."""
@@ -71,13 +72,8 @@ class Tally:
         return operation, _spec_of(request), provider, outcome
 
 
-def given(method: str, spec: str, outcome: str) -> Labels:
-    """Of an answer with a pair in it."""
-    return method, spec, KEYRING, outcome
-
-
 def answered(method: str, outcome: str) -> Labels:
-    """Of any other answer."""
+    """Of an answer without a pair."""
     return method, NONE, _PROVIDERS.get(method, NONE), outcome
 
 

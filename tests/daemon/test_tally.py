@@ -4,7 +4,6 @@ import itertools
 import string
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,7 +37,7 @@ async def asked(
     monkeypatch: pytest.MonkeyPatch, ready: int = 0, **limits: Any
 ) -> AsyncIterator[tuple[Bench, Peer]]:
     """A client of a session whose requests are timed by the mock clock."""
-    monkeypatch.setattr(session_module, "time", SimpleNamespace(perf_counter=trio.current_time))
+    monkeypatch.setattr(session_module, "perf_counter", trio.current_time)
     bench = Bench(limits=Limits(**limits))
     if ready:
         bench.shards.fill(ready)
