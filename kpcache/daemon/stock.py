@@ -284,7 +284,6 @@ class Stock:
         """A shard is gone, and with it what it held and what it was about to hand over."""
         for pool in self.pools.values():
             pool.drawing.pop(shard, None)
-            pool.drawing_since.pop(shard, None)
             pool.held_ages.pop(shard, None)
             lost = pool.held.pop(shard, 0)
             if lost:
