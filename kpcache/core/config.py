@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from kpcache.core import config_rules as rules
 from kpcache.core.buckets import Rule
+from kpcache.core.config_access import AccessSettings, check_access
 from kpcache.core.config_tables import refuse_unknown, section, shown, table, tables
 from kpcache.core.readiness import LOW_WATER
 from kpcache.core.shares import KEPT_PERCENT
@@ -39,6 +40,8 @@ class DaemonSettings:
     socket: Annotated[Path, rules.socket]
     socket_mode: Annotated[int, rules.mode] = 0o660
     socket_group: Annotated[str, rules.text] = ""
+    admin_socket_mode: Annotated[int, rules.admin_mode] = 0o600
+    admin_socket_group: Annotated[str, rules.text] = ""
     state_dir: Annotated[Path, rules.folder]
     runtime_dir: Annotated[Path, rules.folder]
     ready_level: Annotated[str, rules.ready_level] = LOW_WATER
@@ -179,6 +182,7 @@ class Config:
     pools: Mapping[str, PoolSettings]
     requests: RequestSettings
     limits: tuple[LimitSettings, ...]
+    access: tuple[AccessSettings, ...]
     metrics: MetricsSettings
     keyring: KeyringSettings
     ledger: LedgerSettings
@@ -208,6 +212,10 @@ def load(mapping: Mapping[str, object], *, defaults: Defaults) -> Config:
             section(LimitSettings, each, f"limits[{number}]")
             for number, each in enumerate(tables(mapping, "limits"))
         ),
+        access=tuple(
+            section(AccessSettings, each, f"access[{number}]")
+            for number, each in enumerate(tables(mapping, "access"))
+        ),
         metrics=section(MetricsSettings, table(mapping, "metrics"), "metrics"),
         keyring=section(KeyringSettings, table(mapping, "keyring"), "keyring"),
         ledger=section(LedgerSettings, table(mapping, "ledger"), "ledger"),
@@ -216,6 +224,8 @@ def load(mapping: Mapping[str, object], *, defaults: Defaults) -> Config:
     )
     _check_places(config.daemon)
     _check_metrics(config.metrics, config.daemon)
+    _check_admin_socket(config.daemon)
+    check_access(config.access)
     _check_unlock(config.keyring, config.daemon.state_dir)
     if config.aws.enabled:
         raise ConfigError(
@@ -239,7 +249,12 @@ def to_mapping(config: Config) -> dict[str, Any]:
     for pool in mapping["pools"].values():
         for name in ("low_water",) if pool["target"] == "auto" else ("min", "max"):
             del pool[name]
-    mapping["daemon"]["socket_mode"] = f"{config.daemon.socket_mode:04o}"
+    for rule in mapping.get("access", []):
+        for name in ("uids", "gids"):
+            if not rule[name]:
+                del rule[name]
+    for name in ("socket_mode", "admin_socket_mode"):
+        mapping["daemon"][name] = f"{getattr(config.daemon, name):04o}"
     return mapping
 
 
@@ -334,6 +349,14 @@ def _check_metrics(metrics: MetricsSettings, daemon: DaemonSettings) -> None:
         raise ConfigError(
             f"metrics.listen = {shown(metrics.listen)}: must not lie in daemon.state_dir, which only the "
             "daemon may enter"
+        )
+
+
+def _check_admin_socket(daemon: DaemonSettings) -> None:
+    if daemon.admin_socket_group and not daemon.admin_socket_mode & 0o020:
+        raise ConfigError(
+            f"daemon.admin_socket_mode = '{daemon.admin_socket_mode:04o}': must let the group write, as in "
+            f'"0660", for daemon.admin_socket_group = {shown(daemon.admin_socket_group)} to mean anything'
         )
 
 

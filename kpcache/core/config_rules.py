@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from kpcache.core import readiness
+from kpcache.core.access import OVERFLOW_ID
 from kpcache.core.specs import MAKEABLE
 
 T = TypeVar("T")
@@ -15,7 +16,6 @@ Rule = Callable[[object], T]
 # sun_path has 108 bytes with its closing zero (unix(7)). admin.sock lies beside the socket.
 _MAX_SOCKET_PATH_BYTES = 107
 _ADMIN_SOCKET = "admin.sock"
-_OVERFLOW_UID = 65534
 _LEAST_AGE_S = 10
 # AliasNameType of the KMS service model: ^alias/[a-zA-Z0-9/_-]+$, at most 256; alias/aws/ is AWS's own.
 _ALIAS = re.compile(r"alias/(?!aws/)[a-zA-Z0-9/_-]{1,250}\Z")
@@ -102,7 +102,7 @@ def uid_or_all(value: object) -> int | Literal["*"]:
     if value == "*":
         return "*"
     # 65534 stands for everybody whom this user namespace does not know: user_namespaces(7).
-    if type(value) is not int or not 0 <= value < 2**32 - 1 or value == _OVERFLOW_UID:
+    if type(value) is not int or not 0 <= value < 2**32 - 1 or value == OVERFLOW_ID:
         raise Unfit('a user\'s number (see id -u NAME; not 65534, which is nobody), or "*" for each user')
     return value
 
@@ -183,6 +183,18 @@ def mode(value: object) -> int:
     if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
         raise Unfit('octal permissions in quotes, as in "0660"')
     return int(value, 8)
+
+
+def admin_mode(value: object) -> int:
+    """As ``mode``, for a socket on which keys can be exported and destroyed."""
+    unfit = Unfit('octal permissions in quotes that let no others write, as in "0600" or "0660"')
+    try:
+        found = mode(value)
+    except Unfit:
+        raise unfit from None
+    if found & 0o002:  # to connect takes the right to write: unix(7)
+        raise unfit
+    return found
 
 
 def alias(value: object) -> str:

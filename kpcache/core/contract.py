@@ -9,9 +9,11 @@ operation keeps to it, from what can be told by the request alone to what takes 
  1. the request's form, options included                        ``ValidationException``
  2. what kpcache does not offer, whatever the key               ``UnsupportedOperationException``,
     (Recipient first, then grant tokens, then a spec)           ``InvalidGrantTokenException``
- 3. keys named that are not there, the source's first           ``InvalidArnException``, ``NotFoundException``
+ 3. keys named that may not be used (with rules of access),     ``AccessDeniedException``,
+    or that are not there, the source's first                   ``InvalidArnException``, ``NotFoundException``
  4. an algorithm that the key does not have                     ``InvalidKeyUsageException``
- 5. a blob that does not open, then the state of its key, then  ``InvalidCiphertextException``, as 6,
+ 5. a blob whose key may not be used (likewise),                ``AccessDeniedException``,
+    that does not open, then the state of its key, then         ``InvalidCiphertextException``, as 6,
     that its key is not the one named                           ``IncorrectKeyException``
  6. the state of the key that would wrap                        ``DisabledException``,
                                                                 ``KMSInvalidStateException``

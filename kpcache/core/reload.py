@@ -21,14 +21,14 @@ AT_ONCE: Final = frozenset(
         "requests.on_dry", "requests.wait_timeout_s", "requests.keep_back_percent",
         "requests.max_connections", "requests.max_connections_per_uid",
         "requests.max_in_flight_per_connection", "requests.max_message_bytes", "requests.message_timeout_s",
-        "limits",
+        "limits", "access",
         "ledger.when_unavailable",
     }
 )  # fmt: skip
 AT_A_RESTART: Final = frozenset(
     {
-        "daemon.socket", "daemon.socket_mode", "daemon.socket_group", "daemon.state_dir",
-        "daemon.runtime_dir",
+        "daemon.socket", "daemon.socket_mode", "daemon.socket_group", "daemon.admin_socket_mode",
+        "daemon.admin_socket_group", "daemon.state_dir", "daemon.runtime_dir",
         "workers.shards", "workers.makers", "workers.scheduling", "workers.maker_max_keys",
         "workers.maker_max_age_s",
         "metrics.listen", "metrics.hosts",

@@ -20,6 +20,7 @@ import trio
 from kpcache.core.admin_operations import ADMIN_OPERATIONS
 from kpcache.core.limits import Limits
 from kpcache.core.wire import Request
+from kpcache.daemon.access import NOBODY, Visitor
 from kpcache.daemon.admin_changes import CHANGES, Outcome, Setting
 from kpcache.daemon.admin_lists import LISTS
 from kpcache.daemon.alarm import Incidents
@@ -28,6 +29,7 @@ from kpcache.daemon.dispatcher import PING, Dispatcher, Gate, PairOrder, drainin
 from kpcache.daemon.key_methods import admitted
 from kpcache.daemon.keyring_watch import KeyringWatch
 from kpcache.daemon.notices import log, log_defect
+from kpcache.daemon.peer import named
 from kpcache.daemon.quiesce import Quiescence
 from kpcache.errors import (
     DependencyError,
@@ -40,7 +42,7 @@ from kpcache.keyring import Keyring, document, names
 from kpcache.keyring.document import Document
 from kpcache.keyring.vault import Vault
 
-# A whole keyring comes in one message; nobody but the daemon's own user and root can send one.
+# A whole keyring comes in one message; nobody can send one whom admin.sock keeps out.
 MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 # Changes that wait, the one under way not counted: a few milliseconds each on a sound disk. Each may hold
 # a keyring of 5 MiB.
@@ -50,7 +52,6 @@ _EXPORT: Final = "kpcache.ExportKeyring"
 _DESCRIBE_ALARM: Final = "kpcache.DescribeAlarm"
 # What a line of the log shows of a change with many subjects.
 _MAX_SUBJECTS: Final = 5
-_OVERFLOW_UID: Final = 65534  # user_namespaces(7): stands for every user that this namespace does not know
 
 
 # What is done about the alarm, the ledger, a snapshot or the settings: the answer, and what of it is for the
@@ -71,9 +72,7 @@ class Caller:
     pid: int
 
     def __str__(self) -> str:
-        # Nobody's uid and pid 0 stand for what another namespace has: they name no one.
-        uid = "unknown" if self.uid == _OVERFLOW_UID else self.uid
-        return f"uid {uid}, pid {self.pid or 'unknown'}"
+        return named(self.uid, self.pid)
 
 
 class Change:
@@ -156,14 +155,16 @@ class Administrator:
         """What is wrong with the keyring's file, with the cure; empty if nothing is known to be."""
         return self._watch.fault
 
-    def begin(self, caller: Caller, request: Request) -> dict[str, Any] | PairOrder | Change:
+    def begin(
+        self, caller: Caller, request: Request, visitor: Visitor = NOBODY
+    ) -> dict[str, Any] | PairOrder | Change:
         """As ``Dispatcher.begin``, which answers the methods of every client; a ``Change`` for a change.
 
         The change has its place in the queue when this returns. Raises ``KpcacheError``.
         """
         method = request.method
         if method not in ADMIN_OPERATIONS:
-            work = self._dispatcher.begin(request)
+            work = self._dispatcher.begin(request, visitor)
             if method == PING and isinstance(work, dict):
                 work["MaxMessageBytes"] = MAX_MESSAGE_BYTES
             return work

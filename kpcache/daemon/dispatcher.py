@@ -20,6 +20,7 @@ from kpcache.core.limits import PROTOCOL_VERSION, Limits
 from kpcache.core.pair import Pair
 from kpcache.core.specs import SPECS
 from kpcache.core.wire import Request
+from kpcache.daemon.access import NOBODY, Access, Visitor
 from kpcache.daemon.key_methods import KeyMethods
 from kpcache.daemon.pools import Waiter
 from kpcache.daemon.stock import Stock
@@ -34,10 +35,13 @@ from kpcache.errors import (
 )
 from kpcache.keyring import Key, Keyring, require_usable
 
+_WITH_PLAINTEXT: Final = "GenerateDataKeyPair"
+_WITHOUT_PLAINTEXT: Final = "GenerateDataKeyPairWithoutPlaintext"
 PING: Final = "kpcache.Ping"
 _STATUS: Final = "kpcache.Status"
-# Not KMS's, and answered while the daemon drains too: this is how one sees that it does.
-_OWN_METHODS: Final = frozenset({PING, _STATUS})
+_WHO_AM_I: Final = "kpcache.WhoAmI"
+# Not KMS's. Answered to whoever can connect, and while the daemon drains too: this is how one sees that.
+_OWN_METHODS: Final = frozenset({PING, _STATUS, _WHO_AM_I})
 
 
 # What taking a snapshot may take.
@@ -53,6 +57,11 @@ class PairOrder:
     context: dict[str, str]
     with_plaintext: bool
     wait_s: float
+    visitor: Visitor
+
+    @property
+    def operation(self) -> str:
+        return _WITH_PLAINTEXT if self.with_plaintext else _WITHOUT_PLAINTEXT
 
 
 @dataclass(slots=True)
@@ -77,7 +86,7 @@ class Gate:
 
 
 class Dispatcher:
-    """All methods. ``status`` makes the answer of ``kpcache.Status``."""
+    """All methods. ``status`` makes the answer of ``kpcache.Status``; ``access`` has no rules at first."""
 
     def __init__(
         self, stock: Stock, keyring: Keyring, limits: Limits, gate: Gate, status: Callable[[], dict[str, Any]]
@@ -86,25 +95,27 @@ class Dispatcher:
         self._keyring = keyring
         self._limits = limits
         self._gate = gate
+        self.access = Access(keyring)
         self.notifications = 0  # read from all clients: counted, never acted on
-        self._methods: dict[str, Callable[[Request], dict[str, Any] | PairOrder]] = {
-            "GenerateDataKeyPair": self._generate,
-            "GenerateDataKeyPairWithoutPlaintext": self._generate,
-            **KeyMethods(keyring, stock.fence).by_name,
+        self._methods: dict[str, Callable[[Request, Visitor], dict[str, Any] | PairOrder]] = {
+            _WITH_PLAINTEXT: self._generate,
+            _WITHOUT_PLAINTEXT: self._generate,
+            **KeyMethods(keyring, stock.fence, self.access).by_name,
             PING: self._ping,
-            _STATUS: lambda request: _without_input(request) or status(),
+            _STATUS: lambda request, _: _without_input(request) or status(),
+            _WHO_AM_I: lambda request, visitor: _without_input(request) or self.access.who_is(visitor),
         }
         self.tally = Tally([*self._methods, *ADMIN_OPERATIONS])
         self._wraps = self.tally.wraps[KEYRING]
 
-    def begin(self, request: Request) -> dict[str, Any] | PairOrder:
+    def begin(self, request: Request, visitor: Visitor = NOBODY) -> dict[str, Any] | PairOrder:
         """The result, or for a pair the checked order, to be passed to ``take``. Raises ``KpcacheError``."""
         method = self._methods.get(request.method)
         if method is None:
             if request.method in ADMIN_OPERATIONS:
                 raise AccessDeniedException(
                     f"{request.method} is for administrators: it is answered on admin.sock only, which lies "
-                    "beside this socket and which root and the daemon's own user can open"
+                    "beside this socket; kpcache whoami tells whether you can open it"
                 )
             raise UnsupportedOperationException(
                 f"There is no method '{contract.shown(request.method)}'; "
@@ -112,7 +123,7 @@ class Dispatcher:
             )
         if self._gate.draining and request.method not in _OWN_METHODS:
             raise draining()
-        return method(request)
+        return method(request, visitor)
 
     def take(self, order: PairOrder, who: Identity) -> Pair | None:
         """A ready pair for the order, which must go to ``build``; None: ``join_queue``.
@@ -125,7 +136,7 @@ class Dispatcher:
         """This caller's place in the queue for a pair. Raises ``ThrottlingException`` at once if hopeless."""
 
         def recheck() -> None:
-            require_usable(self._keyring.resolve(order.key.key_id))
+            require_usable(self.access.resolve(order.visitor, order.operation, order.key.key_id, order.spec))
 
         return self._stock.join_queue(order.spec, order.wait_s, who, recheck)
 
@@ -158,14 +169,20 @@ class Dispatcher:
 
     # --- methods
 
-    def _generate(self, request: Request) -> PairOrder:
+    def _generate(self, request: Request, visitor: Visitor) -> PairOrder:
         data = contract.validate(request.method, request.data)
         wait_s = self._wait_s(request.options)
         contract.refuse_unoffered(data)
         spec = SPECS[data["KeyPairSpec"]]
         if spec.unsupported:
             raise UnsupportedOperationException(f"{spec.name} is not offered: {spec.unsupported}")
-        key = self._keyring.resolve(data["KeyId"])
+        name, access = data["KeyId"], self.access
+        # Without rules, the usual case, a hit pays for one look and no call.
+        key = (
+            access.resolve(visitor, request.method, name, spec.name)
+            if access.rules
+            else self._keyring.resolve(name)
+        )
         require_usable(key)
         if not self._gate.issuing:
             raise self._gate.refusal()
@@ -174,11 +191,12 @@ class Dispatcher:
             spec=spec.name,
             key=key,
             context=data.get("EncryptionContext", {}),
-            with_plaintext=request.method == "GenerateDataKeyPair",
+            with_plaintext=request.method == _WITH_PLAINTEXT,
             wait_s=wait_s,
+            visitor=visitor,
         )
 
-    def _ping(self, request: Request) -> dict[str, Any]:
+    def _ping(self, request: Request, _: Visitor) -> dict[str, Any]:
         return _without_input(request) or {
             "ProtocolVersion": PROTOCOL_VERSION,
             "Version": __version__,

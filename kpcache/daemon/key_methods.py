@@ -9,6 +9,7 @@ from typing import Any
 from kpcache.core import contract
 from kpcache.core.contract import SYMMETRIC_DEFAULT
 from kpcache.core.wire import Request
+from kpcache.daemon.access import Access, Visitor
 from kpcache.daemon.fence import Fence
 from kpcache.errors import IncorrectKeyException
 from kpcache.keyring import Decrypted, Key, Keyring, names, require_usable
@@ -17,21 +18,22 @@ from kpcache.keyring import Decrypted, Key, Keyring, names, require_usable
 class KeyMethods:
     """Each takes a request and returns KMS's answer, or raises ``KpcacheError``."""
 
-    def __init__(self, keyring: Keyring, fence: Fence) -> None:
+    def __init__(self, keyring: Keyring, fence: Fence, access: Access) -> None:
         """``fence``: in a copy of the machine nothing is wrapped under keys that the other copy has, too."""
         self._keyring = keyring
         self._fence = fence
-        self.by_name: dict[str, Callable[[Request], dict[str, Any]]] = {
+        self._access = access
+        self.by_name: dict[str, Callable[[Request, Visitor], dict[str, Any]]] = {
             "Encrypt": self._encrypt,
             "Decrypt": self._decrypt,
             "ReEncrypt": self._re_encrypt,
             "DescribeKey": self._describe_key,
         }
 
-    def _encrypt(self, request: Request) -> dict[str, Any]:
+    def _encrypt(self, request: Request, visitor: Visitor) -> dict[str, Any]:
         data = admitted(request)
         contract.refuse_unoffered(data)
-        key = self._keyring.resolve(data["KeyId"])
+        key = self._access.resolve(visitor, request.method, data["KeyId"])
         contract.require_symmetric(data, "EncryptionAlgorithm")
         require_usable(key)
         contract.refuse_dry_run(data)
@@ -43,12 +45,14 @@ class KeyMethods:
             "EncryptionAlgorithm": SYMMETRIC_DEFAULT,
         }
 
-    def _decrypt(self, request: Request) -> dict[str, Any]:
+    def _decrypt(self, request: Request, visitor: Visitor) -> dict[str, Any]:
         data = admitted(request)
         ignored = contract.ignores_ciphertext(data, "KeyId")
         contract.refuse_unoffered(data)
-        named = self._named(data, "KeyId")
+        named = self._named(visitor, request, data, "KeyId")
         contract.require_symmetric(data, "EncryptionAlgorithm")
+        if not ignored:
+            self._access.require_blob(visitor, request.method, data["CiphertextBlob"])
         opened = self._opened(data, named, "EncryptionContext", ignored=ignored)
         contract.refuse_dry_run(data)
         assert opened is not None  # noqa: S101 - a blob is only ignored in a dry run
@@ -59,14 +63,16 @@ class KeyMethods:
             "KeyMaterialId": opened.material_id,
         }
 
-    def _re_encrypt(self, request: Request) -> dict[str, Any]:
+    def _re_encrypt(self, request: Request, visitor: Visitor) -> dict[str, Any]:
         """The plaintext goes from one blob into the next and is in no answer, message or log."""
         data = admitted(request)
         ignored = contract.ignores_ciphertext(data, "SourceKeyId")
         contract.refuse_unoffered(data)
-        source = self._named(data, "SourceKeyId")
-        target = self._keyring.resolve(data["DestinationKeyId"])
+        source = self._named(visitor, request, data, "SourceKeyId")
+        target = self._access.resolve(visitor, request.method, data["DestinationKeyId"])
         contract.require_symmetric(data, "SourceEncryptionAlgorithm", "DestinationEncryptionAlgorithm")
+        if not ignored:
+            self._access.require_blob(visitor, request.method, data["CiphertextBlob"])
         opened = self._opened(data, source, "SourceEncryptionContext", ignored=ignored)
         require_usable(target)
         contract.refuse_dry_run(data)
@@ -85,15 +91,16 @@ class KeyMethods:
             "DestinationKeyMaterialId": wrapped.material_id,
         }
 
-    def _describe_key(self, request: Request) -> dict[str, Any]:
+    def _describe_key(self, request: Request, visitor: Visitor) -> dict[str, Any]:
         data = admitted(request)
         contract.refuse_unoffered(data)
         names.refuse_malformed_arn(data["KeyId"])
-        return {"KeyMetadata": self._keyring.describe(self._keyring.resolve(data["KeyId"]))}
+        key = self._access.resolve(visitor, request.method, data["KeyId"])
+        return {"KeyMetadata": self._keyring.describe(key)}
 
-    def _named(self, data: dict[str, Any], member: str) -> Key | None:
+    def _named(self, visitor: Visitor, request: Request, data: dict[str, Any], member: str) -> Key | None:
         """The key that the caller expects the blob to have been made under, if it says so."""
-        return self._keyring.resolve(data[member]) if member in data else None
+        return self._access.resolve(visitor, request.method, data[member]) if member in data else None
 
     def _opened(
         self, data: dict[str, Any], named: Key | None, context: str, *, ignored: bool

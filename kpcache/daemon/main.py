@@ -64,8 +64,8 @@ def run(config: Config, reporter: Reporter, source: Source | None = None) -> int
             opened = open_ledger(vault, config.daemon.state_dir, config.daemon.runtime_dir)
             stack.callback(opened.store.close)
             listeners: Listeners = []
-            for path, mode in _socket_paths(config):
-                listener = listen(path, mode, config.daemon.socket_group)
+            for path, mode, group, group_key in _socket_paths(config):
+                listener = listen(path, mode, group, group_key=group_key)
                 stack.callback(close_listener, listener, path)
                 listeners.append((listener, path))
             http = stack.enter_context(http_listener(config.metrics.listen))
@@ -265,7 +265,15 @@ async def _first_of(
             nursery.start_soon(run, other)
 
 
-def _socket_paths(config: Config) -> list[tuple[Path, int]]:
-    """The client socket, and beside it the one for administration, which is for its owner alone."""
-    path = config.daemon.socket
-    return [(path, config.daemon.socket_mode), (path.with_name("admin.sock"), 0o600)]
+def _socket_paths(config: Config) -> list[tuple[Path, int, str, str]]:
+    """The client socket, and beside it the one for administration: path, mode, group, and that one's key."""
+    daemon, path = config.daemon, config.daemon.socket
+    return [
+        (path, daemon.socket_mode, daemon.socket_group, "daemon.socket_group"),
+        (
+            path.with_name("admin.sock"),
+            daemon.admin_socket_mode,
+            daemon.admin_socket_group,
+            "daemon.admin_socket_group",
+        ),
+    ]

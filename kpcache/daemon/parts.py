@@ -122,6 +122,7 @@ class Parts:
             self._config.daemon.ready_level, self.reloader.status,
         )  # fmt: skip
         self.dispatcher = Dispatcher(self.stock, self.keyring, self.limits, self.gate, self.status.status)
+        self.dispatcher.access.replace(tuple(each.rule for each in self._config.access))
         self.administrator = Administrator(
             self.dispatcher, self.gate, vault, self.keyring, alias, self.limits,
             Incidents(self.alarm, self.ledger), self.quiescence, self.reloader.reload,
@@ -153,6 +154,7 @@ class Parts:
         take_over(self.limits, limits)
         self.administrator.go_by(limits)
         self._pooling.apply(config)
+        self.dispatcher.access.replace(tuple(each.rule for each in config.access))
         self.status.ready_level = config.daemon.ready_level
         self._ledger_is(self.ledger.available)
 

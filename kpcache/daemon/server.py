@@ -6,6 +6,7 @@ import socket
 import trio
 
 from kpcache.core.limits import Limits
+from kpcache.daemon.access import Visitor
 from kpcache.daemon.administrator import Administrator, Caller
 from kpcache.daemon.dispatcher import Dispatcher
 from kpcache.daemon.notices import log
@@ -86,23 +87,27 @@ class Server:
         """Keep the connection if there is room or can be made. Returns how much of a turn that took."""
         try:
             sock.setblocking(False)
-            pid, who = peer_of(sock)
+            peer = peer_of(sock)
         except OSError:
             sock.close()
             return 1
-        uid = who.uid
+        who, uid = peer.who, peer.who.uid
         user = self._administrators if administrator else self._users.get(uid) or User(uid)
         is_at_a_cap = self._is_at_a_cap(user)
         if is_at_a_cap and not self._has_made_room_for(user):
             sock.close()
             return _COST_AT_A_CAP
         if administrator is None:
-            session = Session(sock, user, who, self._dispatcher, self._stock, self._limits)
+            visitor = Visitor(peer)
+            session = Session(sock, user, who, self._dispatcher, self._stock, self._limits, visitor=visitor)
             self._users[uid] = user
         else:
-            begin = functools.partial(administrator.begin, Caller(uid, pid))
-            session = Session(sock, user, who, self._dispatcher, self._stock, administrator.limits, begin)
-        log.debug("a connection of uid %d, pid %d: one of %d", uid, pid, len(self._sessions) + 1)
+            visitor = Visitor(peer, is_administrator=True)
+            begin = functools.partial(administrator.begin, Caller(uid, peer.pid))
+            session = Session(
+                sock, user, who, self._dispatcher, self._stock, administrator.limits, begin, visitor
+            )
+        log.debug("a connection of %s: one of %d", peer, len(self._sessions) + 1)
         self._sessions[session] = None
         user.add(session)
         nursery.start_soon(self._run, session)

@@ -19,6 +19,7 @@ from kpcache.core.fair_queue import Identity
 from kpcache.core.limits import Limits
 from kpcache.core.pair import Pair
 from kpcache.core.wire import Request
+from kpcache.daemon.access import NOBODY, Visitor
 from kpcache.daemon.administrator import Change
 from kpcache.daemon.dispatcher import Dispatcher, PairOrder
 from kpcache.daemon.hangup import is_gone, wait_gone
@@ -40,7 +41,7 @@ _MESSAGES_PER_TURN = 16
 _MAX_HALF_CLOSED = 32
 _NEVER = float("inf")
 
-Begin = Callable[[Request], dict[str, Any] | PairOrder | Change]
+Begin = Callable[[Request, Visitor], dict[str, Any] | PairOrder | Change]
 
 
 class Session:
@@ -59,11 +60,13 @@ class Session:
         stock: Stock,
         limits: Limits,
         begin: Begin | None = None,
+        visitor: Visitor = NOBODY,
     ) -> None:
-        """``who`` its requests are counted for. ``begin``: for an administrator's connection, which may ask
-        for more than the dispatcher knows."""
+        """``who`` its requests are counted for, and ``visitor`` what it may ask for. ``begin``: for an
+        administrator's connection, which may ask for more than the dispatcher knows."""
         self.user = user
         self._who = who
+        self._visitor = visitor
         self.scope = trio.CancelScope()  # cancel it to cut the connection
         self._sock = sock
         self._dispatcher = dispatcher
@@ -178,7 +181,7 @@ class Session:
         takes a while gets a task."""
         provider = NONE
         try:
-            work = self._take_up(request)
+            work = self._take_up(request, self._visitor)
             if not isinstance(work, PairOrder):
                 if isinstance(work, Change):
                     self._nursery.start_soon(self._answer_change, request, work, self._received)

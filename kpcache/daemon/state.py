@@ -84,14 +84,20 @@ def _in_use(state_dir: Path) -> FolderInUseError:
     )
 
 
-def listen(path: Path, mode: int, group: str, setting: str = "daemon.socket") -> socket.socket:
+def listen(
+    path: Path,
+    mode: int,
+    group: str,
+    setting: str = "daemon.socket",
+    group_key: str = "daemon.socket_group",
+) -> socket.socket:
     """A non-blocking listening Unix socket at ``path``, which ``setting`` gave, in place of one that nobody
     answers on.
 
     It is bound under a temporary name and takes its own only when it listens, with owner and mode right:
     no client slips in before that, and a kill at any step leaves nothing that blocks the next start.
     Raises ``ConfigError`` when another program answers there, the path cannot be used, or others could
-    put a socket of theirs in its place.
+    put a socket of theirs in its place. ``group_key`` is the setting that ``group`` is from.
     """
     try:
         gid = grp.getgrnam(group).gr_gid if group else -1
@@ -102,10 +108,12 @@ def listen(path: Path, mode: int, group: str, setting: str = "daemon.socket") ->
             return _bind(temporary, path, mode, gid)
     except KeyError:
         raise ConfigError(
-            f"daemon.socket_group: there is no group {group!r:.60}; create it or leave it empty"
+            f"{group_key}: there is no group {group!r:.60}; create it or leave it empty"
         ) from None
     except OSError as error:
         cure = f"check the folder's permissions, or set {setting} (at most 107 bytes)"
+        if error.errno == errno.EPERM and group:  # a folder's permissions would be EACCES
+            cure = f"make the daemon's user a member of group {group!r:.60}, or leave {group_key} empty"
         if error.errno == errno.EADDRINUSE:
             cure = (
                 f"give each daemon a folder of its own for its sockets ({setting}; admin.sock is there too)"

@@ -114,6 +114,15 @@ class Keyring:
             raise names.not_found(key_id)
         return key
 
+    def key_of(self, blob: bytes) -> Key | None:
+        """The key that the blob says it was made under, if that is one of these; nothing of it is verified.
+
+        Raises ``InvalidCiphertextException`` for a length that no blob has.
+        """
+        sealed = envelope.parse(blob)
+        entry = self._by_raw_id.get(sealed.key_id) if sealed.is_ours else None
+        return entry.key if entry is not None else None
+
     def describe(self, key: Key) -> dict[str, Any]:
         """KMS's KeyMetadata. Times are Unix seconds. Raises ``NotFoundException``."""
         return views.key_metadata(self._entry(key).record)

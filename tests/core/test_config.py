@@ -10,7 +10,9 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kpcache.cli.accounts import with_numbers
 from kpcache.cli.config_file import defaults_for, load_file
+from kpcache.core.access import Rule
 from kpcache.core.config import Config, Defaults, load, to_mapping
 from kpcache.core.specs import MAKEABLE, SPECS
 from kpcache.errors import ConfigError
@@ -129,6 +131,36 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"daemon": {"runtime_dir": "/var/lib/kpcache"}}, "must be a folder of its own"),
     ({"daemon": {"runtime_dir": "/run/kpcache"}}, "must be a folder of its own"),
     ({"daemon": {"socket_group": "a\nb"}}, "printable"),
+    ({"daemon": {"admin_socket_mode": "0666"}}, "daemon.admin_socket_mode = '0666': must be octal permiss"),
+    ({"daemon": {"admin_socket_mode": "0602"}}, "that let no others write"),
+    ({"daemon": {"admin_socket_mode": 600}}, "that let no others write"),
+    ({"daemon": {"admin_socket_group": "ops"}}, "daemon.admin_socket_mode = '0600': must let the group w"),
+    ({"access": {"uids": [1]}}, "access = {'uids': [1]}: must be tables, each written [[access]]"),
+    ({"access": [{"uid": [1]}]}, "access[0].uid: there is no such key; did you mean uids?"),
+    ({"access": [{}, {"uids": 1000}]}, "access[1].uids = 1000: must be a list of users, each a number"),
+    ({"access": [{"uids": []}]}, "access[0].uids = []: must be a list of users"),
+    ({"access": [{"uids": [True]}]}, "access[0].uids = [True]: must be a list of users"),
+    ({"access": [{"uids": [-1]}]}, "access[0].uids = [-1]: must be a list of users"),
+    ({"access": [{"uids": [2**32 - 1]}]}, "must be a list of users"),
+    ({"access": [{"uids": [65534]}]}, "none of them 65534"),
+    ({"access": [{"gids": [65534]}]}, "access[0].gids = [65534]: must be a list of groups"),
+    ({"access": [{"uids": ["1000"]}]}, "each a number (without quotes) or a name"),
+    ({"access": [{"gids": ["a:b"]}]}, "must be a list of groups"),
+    ({"access": [{"gids": ["a\n"]}]}, "must be a list of groups"),
+    ({"access": [{"uids": [1] * 1001}]}, "must be a list of users"),
+    ({"access": [{"operations": "Encrypt"}]}, "access[0].operations = 'Encrypt': must be \"*\" for each, or"),
+    ({"access": [{"operations": ["encrypt"]}]}, "must be \"*\" for each, or a list of at least one of Gener"),
+    ({"access": [{"operations": ["kpcache.Quiesce"]}]}, "access[0].operations = ['kpcache.Quiesce']: must b"),
+    ({"access": [{"operations": []}]}, "must be \"*\" for each, or a list of at least one of"),
+    ({"access": [{"operations": [[]]}]}, "must be \"*\" for each, or a list of at least one of"),
+    ({"access": [{"specs": ["SM2"]}]}, "access[0].specs = ['SM2']: must be \"*\" for each, or a list of at "),
+    ({"access": [{"specs": ["RSA_2048"], "operations": ["Decrypt"]}]}, "access[0].specs = ['RSA_2048']: mus"),
+    ({"access": [{"key_ids": ["kpcache"]}]}, "access[0].key_ids = ['kpcache']: must be \"*\" for every key,"),
+    ({"access": [{"key_ids": ["alias/aws/x"]}]}, "must be \"*\" for every key, or a list of keys of the key"),
+    ({"access": [{"key_ids": ["arn:aws:kms:eu-west-1:111122223333:alias/x"]}]}, "which begins with arn:aws:"),
+    ({"access": [{"key_ids": "alias/x"}]}, "must be \"*\" for every key"),
+    ({"access": [{"key_ids": []}]}, "must be \"*\" for every key"),
+    ({"access": [{"uids": [n]} for n in range(1001)]}, "access: 1001 rules; there may be 1000"),
     ({"metrics": {"listen": "localhost:9743"}}, "must be an address and a port"),
     ({"metrics": {"listen": "127.0.0.1:0"}}, "must be an address and a port"),
     ({"metrics": {"listen": "127.0.0.1:65536"}}, "must be an address and a port"),
@@ -194,6 +226,10 @@ def test_more_hosts_are_known_in_lower_case() -> None:
     assert load(to_mapping(config), defaults=ROOT) == config
 
 
+KEY_NAMES = (
+    *("alias/a/b_c-1", "00000000-0000-4000-8000-000000000000", "arn:aws:kms:local:000000000000:alias/x"),
+    "arn:aws:kms:local:000000000000:key/00000000-0000-4000-8000-000000000000",
+)
 _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "daemon": st.fixed_dictionaries(
         {},
@@ -201,6 +237,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
             "socket": st.sampled_from(["/run/a/b.sock", "/s"]),
             "socket_mode": st.sampled_from(["0600", "660", "0777"]),
             "socket_group": st.sampled_from(["", "apps"]),
+            "admin_socket_mode": st.sampled_from(["0600", "620", "0770"]),
             "state_dir": st.sampled_from(["/srv/k", "/var/lib/x y"]),
         },
     ),
@@ -211,6 +248,21 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
         st.sampled_from(MAKEABLE),
         st.fixed_dictionaries({"target": st.integers(0, 100_000)}, optional={"max_age_s": st.just(0)}),
     ),
+    "access": st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "uids": st.lists(st.sampled_from(["alice", "DOM\\a user", 0, 65533, 2**32 - 2]), min_size=1),
+                "gids": st.lists(st.sampled_from(["apps", "ünï", 7]), min_size=1),
+                "operations": st.sampled_from(
+                    ["*", ["GenerateDataKeyPair"], ["Decrypt", "GenerateDataKeyPair"]]
+                ),
+                "specs": st.sampled_from(["*", list(MAKEABLE)]),
+                "key_ids": st.sampled_from(["*", list(KEY_NAMES)]),
+            },
+        ),
+        max_size=3,
+    ),
     "requests": st.fixed_dictionaries({}, optional={"wait_timeout_s": st.floats(0, 3600)}),
     "keyring": st.one_of(
         st.fixed_dictionaries({}, optional={"create": st.sampled_from(["if_empty", "never"])}),
@@ -219,6 +271,14 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
         st.just({"unlock": "passphrase-file", "passphrase_file": "/run/secrets/kpcache"}),
     ),
 }
+
+
+def test_a_rule_prints_what_it_says_and_no_more() -> None:
+    daemon = {"admin_socket_mode": "660", "admin_socket_group": "ops"}
+    shown = to_mapping(settings(access=[{"gids": ["apps"]}, {}], daemon=daemon))
+    every = {"operations": "*", "specs": "*", "key_ids": "*"}
+    assert shown["access"] == [{"gids": ["apps"], **every}, every]
+    assert shown["daemon"].items() >= {"admin_socket_mode": "0660", "admin_socket_group": "ops"}.items()
 
 
 @given(st.fixed_dictionaries({}, optional=_VALUES), st.integers(1, 256))
@@ -286,3 +346,42 @@ def test_the_argument_goes_before_the_file(tmp_path: Path) -> None:
     file.write_text('[daemon]\nsocket = "/in/file"\nsocket_mode = "0600"\n')
     daemon = load_file(str(file), socket="/given/s").daemon
     assert (daemon.socket, daemon.socket_mode) == (Path("/given/s"), 0o600)
+
+
+# Names of users and groups
+
+
+def numbered(*rules: dict[str, Any]) -> tuple[Rule, ...]:
+    return tuple(each.rule for each in with_numbers(settings(access=list(rules)), "/etc/k.toml").access)
+
+
+def test_names_of_users_and_groups_become_numbers() -> None:
+    (rule,) = numbered({"uids": ["root", 7], "gids": ["root"], "specs": ["RSA_2048"]})
+    assert (rule.uids, rule.gids, rule.specs) == (frozenset({0, 7}), frozenset({0}), frozenset({"RSA_2048"}))
+    assert numbered({}) == (Rule(),)
+
+
+def test_a_name_that_never_became_a_number_is_nobodys() -> None:
+    (each,) = settings(access=[{"uids": ["root"]}]).access
+    assert each.rule == Rule(uids=frozenset())
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (
+            {"uids": ["no-such-user"]},
+            "access[1].uids: there is no user 'no-such-user' on this machine: correct",
+        ),
+        (
+            {"gids": ["no-such-group"]},
+            "access[1].gids: there is no group 'no-such-group' on this machine: cor",
+        ),
+        ({"uids": ["nobody"]}, "access[1].uids: 'nobody' has the number 65534, which stands for"),
+        ({"gids": ["nogroup"]}, "access[1].gids: 'nogroup' has the number 65534, which stands for"),
+    ],
+)
+def test_a_user_or_group_that_is_not_there_is_refused_with_the_cure(rule: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        numbered({}, rule)
+    assert caught.value.message.startswith(f"/etc/k.toml: {words}")

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from kpcache.core.wire import Request
+from kpcache.daemon.access import NOBODY, Access
 from kpcache.daemon.fence import Fence
 from kpcache.daemon.key_methods import KeyMethods
 from kpcache.errors import KpcacheError
@@ -36,7 +37,7 @@ def content(states: dict[str, str]) -> Document:
 RING = Keyring(content({}))
 BLOB = {alias: RING.encrypt(RING.resolve(alias), PRIVATE, CONTEXT).blob for alias in KEYS}
 RING.adopt(content(STATES))
-METHODS = KeyMethods(RING, Fence(FakeSource())).by_name
+METHODS = KeyMethods(RING, Fence(FakeSource()), Access(RING)).by_name
 ARN = {alias: RING.resolve(alias).arn for alias in KEYS}
 
 ENCRYPT: dict[str, Any] = {"KeyId": "alias/on", "Plaintext": PRIVATE, "EncryptionContext": CONTEXT}
@@ -56,7 +57,7 @@ GOOD = {
 
 
 def call(method: str, data: dict[str, Any], options: object = None) -> dict[str, Any]:
-    return METHODS[method](Request(1, method, dict(data), options))
+    return METHODS[method](Request(1, method, dict(data), options), NOBODY)
 
 
 def refusal(method: str, data: dict[str, Any], options: object = None) -> KpcacheError:

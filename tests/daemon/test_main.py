@@ -31,8 +31,15 @@ def test_makers_are_spread_evenly_and_every_shard_has_one(shards: int, more: int
 
 def test_administration_has_a_socket_of_its_own_for_its_owner_alone() -> None:
     client, admin = _socket_paths(config())
-    assert [str(client[0]), oct(client[1])] == ["/run/x/kpcache.sock", "0o660"]
-    assert [str(admin[0]), oct(admin[1])] == ["/run/x/admin.sock", "0o600"]
+    assert [str(client[0]), oct(client[1]), client[2]] == ["/run/x/kpcache.sock", "0o660", ""]
+    assert [str(admin[0]), oct(admin[1]), admin[2]] == ["/run/x/admin.sock", "0o600", ""]
+
+
+def test_the_socket_for_administration_has_its_own_mode_and_group() -> None:
+    daemon = {"socket_group": "apps", "admin_socket_mode": "0660", "admin_socket_group": "ops"}
+    client, admin = _socket_paths(config(daemon=daemon))
+    assert client[1:] == (0o660, "apps", "daemon.socket_group")
+    assert admin[1:] == (0o660, "ops", "daemon.admin_socket_group")
 
 
 @pytest.mark.parametrize(

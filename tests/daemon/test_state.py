@@ -374,6 +374,8 @@ def test_what_cannot_be_listened_on_is_refused_with_the_cure_and_leaves_nothing(
     assert "at most 107 bytes" in refusal(tmp_path / ("x" * 200))
     assert "daemon.socket" in refusal(tmp_path / "file" / "s")
     assert "no group 'nobody-has-this'" in refusal(tmp_path / "s", group="nobody-has-this")
+    with pytest.raises(ConfigError, match=r"daemon\.admin_socket_group: there is no group 'nobody-has-this'"):
+        listen(tmp_path / "s", 0o660, "nobody-has-this", group_key="daemon.admin_socket_group").close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
@@ -408,3 +410,15 @@ def test_closing_leaves_a_file_that_took_the_place_of_ours(tmp_path: Path, stack
     listening(stack, path)
     close_listener(mine, path)
     stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+
+
+def test_a_group_that_this_user_may_not_give_it_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chown(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", chown)
+    assert "make the daemon's user a member of group 'root', or leave daemon.socket_group empty" in refusal(
+        tmp_path / "s", group="root"
+    )

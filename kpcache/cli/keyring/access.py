@@ -150,7 +150,8 @@ def _connected(place: _Place) -> Iterator[_Running | None]:
         connection = None
     except PermissionError as error:
         raise AccessDeniedException(
-            f"{path} is for root and for the user that the daemon runs as: run this as one of them"
+            f"{path} is for root and for the user that the daemon runs as, and for the members of "
+            "daemon.admin_socket_group where that is set: run this as one of them"
         ) from error
     except OSError as error:
         raise DaemonUnreachableError(
