@@ -20,6 +20,7 @@ from kpcache.cli import (
     serve,
     status,
     wait,
+    whoami,
 )
 from kpcache.cli.output import UsageError, complain, drop, in_words
 from kpcache.errors import KpcacheError
@@ -30,6 +31,7 @@ _COMMANDS = {
     "decrypt": decrypt,
     "status": status,
     "wait": wait,
+    "whoami": whoami,
     "keyring": keyring,
     "ledger": ledger,
     "clear-alarm": clear_alarm,

@@ -15,6 +15,7 @@ from kpcache.client.members import (
     DescribeKeyMembers,
     Encrypted,
     EncryptMembers,
+    Identified,
     KeyDescription,
     Pong,
     ReEncrypted,
@@ -109,6 +110,10 @@ class Client:
     def status(self) -> dict[str, Any]:
         """Pools, workers and readiness, as ``kpcache status --json`` prints them."""
         return self._call("kpcache.Status", {}, None)
+
+    def who_am_i(self) -> Identified:
+        """Who the daemon takes this process for, and what its rules of access let it do."""
+        return cast(Identified, self._call("kpcache.WhoAmI", {}, None))
 
     def close(self) -> None:
         """Close the connections. Calls under way in other threads finish; later ones raise RuntimeError."""

@@ -119,3 +119,17 @@ class Pong(TypedDict):
     MaxMessageBytes: int
     MaxInFlight: int
     MaxWaitSeconds: float
+
+
+class Identified(TypedDict):
+    """``Groups`` has the primary group too. ``Allowed`` has rows of ``Operation``, ``Specs`` (where pairs are
+    given out) and ``KeyIds``, each a list or "*". ``Note``: what keeps rules from being applied, or empty."""
+
+    Uid: int
+    Gid: int
+    Groups: list[int]
+    Pid: int
+    Administrator: bool
+    RulesInForce: bool
+    Allowed: list[dict[str, Any]]
+    Note: str
