@@ -44,7 +44,11 @@ class Admin:
 
     def call(self, method: str, **members: Any) -> dict[str, Any]:
         """Without ``kpcache.`` before the name. Raises ``KpcacheError``."""
-        error, result = self._connection.call(f"kpcache.{method}", [members], PATIENCE_S)
+        return self.ask_as_client(f"kpcache.{method}", **members)
+
+    def ask_as_client(self, method: str, **members: Any) -> dict[str, Any]:
+        """By its whole name. Raises ``KpcacheError``."""
+        error, result = self._connection.call(method, [members], PATIENCE_S)
         if error is not None:
             raise from_wire(error)
         answer: dict[str, Any] = result

@@ -19,6 +19,7 @@ import msgpack
 import pytest
 
 from kpcache.core.config import LimitSettings
+from kpcache.core.config_access import AccessSettings
 from kpcache.errors import ThrottlingException
 from tests.system.harness import PATIENCE_S, Daemon, pools, running
 
@@ -248,6 +249,15 @@ EXERCISED: dict[str, dict[str, tuple[str, ...]]] = {
         "test_makers_are_replaced_after_so_many_keys": ("workers.maker_max_keys",),
         "test_no_pair_from_before_a_copy_is_given_out_after_it": ("clone_guard.vmclock",),
     },
+    "system/test_access_rules.py": {
+        "test_a_user_may_do_what_a_rule_says_and_nothing_else": (
+            "access.uids", "access.operations", "access.specs", "access.key_ids",
+        ),
+        "test_a_supplementary_group_counts_as_it_was_when_connecting": ("access.gids",),
+        "test_members_of_its_group_administrate_and_the_log_names_them": (
+            "daemon.admin_socket_mode", "daemon.admin_socket_group",
+        ),
+    },
     "system/test_reserve.py": {
         "test_on_a_disk_there_is_no_reserve_and_the_status_says_why": ("daemon.runtime_dir",),
     },
@@ -290,6 +300,7 @@ def keys() -> set[str]:
         *(f"pools.{key}" for row in shown.pop("pools").values() for key in row),
     }
     limits = {f"limits.{each.name}" for each in fields(LimitSettings)}
+    limits |= {f"access.{each.name}" for each in fields(AccessSettings)}
     return pools | limits | {f"{table}.{key}" for table, row in shown.items() for key in row}
 
 
