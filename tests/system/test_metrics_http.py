@@ -17,15 +17,10 @@ import pytest
 
 from tests.fakes import pack_request
 from tests.system.harness import PATIENCE_S, Daemon, pools, running
+from tests.system.ports import free_port
 
 SPEC = "ECC_NIST_P256"
 PATHS = ("/metrics", "/livez", "/readyz")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def listen(where: str) -> str:
