@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kpcache.core.access import OVERFLOW_ID
-from kpcache.core.config import Config
 from kpcache.core.config_tables import shown
+from kpcache.core.settings import Config
 from kpcache.errors import ConfigError
 
 

@@ -5,7 +5,8 @@ import stat
 import tomllib
 from collections.abc import Mapping
 
-from kpcache.core.config import Config, Defaults, load
+from kpcache.core.config import load
+from kpcache.core.settings import Config, Defaults
 from kpcache.errors import ConfigError
 
 # A thousand times a file with every key.

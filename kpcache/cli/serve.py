@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kpcache.core.config import Config
+    from kpcache.core.settings import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, Final, NamedTuple
 
-from kpcache.core.config import Config
+from kpcache.core.settings import Config
 
 # By table and key; of pools those of any spec. A list of tables is one setting.
 AT_ONCE: Final = frozenset(

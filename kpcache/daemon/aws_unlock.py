@@ -13,9 +13,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from kpcache.core.config import KeyringSettings
 from kpcache.core.config_rules import UNLOCK_BY_AWS
 from kpcache.core.pipe import FrameReader, PipeError, encode
+from kpcache.core.settings import KeyringSettings
 from kpcache.core.text import printable
 from kpcache.errors import ConfigError
 from kpcache.keyring import data_key

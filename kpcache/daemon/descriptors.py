@@ -4,8 +4,8 @@ import resource
 from dataclasses import fields, replace
 from typing import Final
 
-from kpcache.core.config import RequestSettings
 from kpcache.core.limits import Limits
+from kpcache.core.settings import RequestSettings
 from kpcache.daemon.notices import log
 
 # Those that are not clients' connections: listeners, workers' pipes, the loop's own, and the connections of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from kpcache.core.config import Config
+from kpcache.core.settings import Config
 from kpcache.daemon.aws_unlock import unlock_of
 from kpcache.daemon.http_listener import http_listener
 from kpcache.daemon.leaving import Leaving

@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from kpcache.core.config import Config
+from kpcache.core.settings import Config
 from kpcache.daemon.administrator import Administrator
 from kpcache.daemon.alarm import Alarm, Incidents
 from kpcache.daemon.descriptors import limits_of, take_over

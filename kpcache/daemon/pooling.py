@@ -6,7 +6,7 @@ from typing import Any
 import trio
 
 from kpcache.core.buckets import Buckets
-from kpcache.core.config import Config, RefillSettings
+from kpcache.core.settings import Config, RefillSettings
 from kpcache.core.specs import SPECS
 from kpcache.core.targets import Bounds, Targets
 from kpcache.daemon.brakes import Brakes, stalled_s

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import trio
 
-from kpcache.core.config import Config
 from kpcache.core.reload import Difference, after_reload, compare
+from kpcache.core.settings import Config
 from kpcache.daemon.notices import log, log_defect
 from kpcache.errors import ConfigError, KMSInternalException, KMSInvalidStateException, KpcacheError
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from kpcache.cli.accounts import with_numbers
 from kpcache.cli.config_file import defaults_for, load_file
 from kpcache.core.access import Rule
-from kpcache.core.config import Config, Defaults, load, to_mapping
+from kpcache.core.config import load, to_mapping
+from kpcache.core.settings import Config, Defaults
 from kpcache.core.specs import MAKEABLE, SPECS
 from kpcache.errors import ConfigError
 

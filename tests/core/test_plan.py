@@ -10,7 +10,8 @@ import pytest
 
 from kpcache.cli.main import main
 from kpcache.cli.plan import parse_needs
-from kpcache.core.config import Defaults, load
+from kpcache.core.config import load
+from kpcache.core.settings import Defaults
 from kpcache.core.specs import MAKEABLE, SPECS
 from kpcache.simulator.planner import Need, Trial, cores_for, settled, size_pools, try_out
 from kpcache.simulator.world import PoolSize

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpcache.cli.config_file import defaults_for
-from kpcache.core.config import Config, load
+from kpcache.core.config import load
 from kpcache.core.reload import AT_A_RESTART, AT_ONCE, after_reload, compare, settings
+from kpcache.core.settings import Config
 from kpcache.core.specs import MAKEABLE
 
 ROOT = defaults_for({}, 0, usable_cpus=4)

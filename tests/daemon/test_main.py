@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpcache.core.config import Config, Defaults, load
+from kpcache.core.config import load
+from kpcache.core.settings import Config, Defaults
 from kpcache.daemon.descriptors import limits_of
 from kpcache.daemon.main import _socket_paths
 from kpcache.daemon.notices import log_defect

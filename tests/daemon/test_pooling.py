@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import trio
 
-from kpcache.core.config import Defaults, load
+from kpcache.core.config import load
 from kpcache.core.demand import INTERVAL_S
 from kpcache.core.fair_queue import Identity
 from kpcache.core.manners import LOOK_INTERVAL_S
+from kpcache.core.settings import Defaults
 from kpcache.core.specs import SPECS
 from kpcache.daemon import pooling as wiring
 from kpcache.daemon.fence import Fence

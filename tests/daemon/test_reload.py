@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from kpcache.core.config import Config, Defaults, load
+from kpcache.core.config import load
 from kpcache.core.connection import Broken, Connection
 from kpcache.core.fair_queue import Identity
 from kpcache.core.limits import Limits
+from kpcache.core.settings import Config, Defaults
 from kpcache.core.specs import MAKEABLE, SPECS
 from kpcache.daemon import reload as reload_module
 from kpcache.daemon.administrator import MAX_MESSAGE_BYTES

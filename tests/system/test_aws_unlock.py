@@ -12,8 +12,8 @@ from typing import IO, Any
 
 import pytest
 
-from kpcache.core.config import KeyringSettings
 from kpcache.core.pipe import encode
+from kpcache.core.settings import KeyringSettings
 from kpcache.daemon.aws_unlock import DEADLINE_S, AwsKms, environment, unlock_of
 from kpcache.errors import ConfigError
 from kpcache.worker import aws_unlock as worker

@@ -18,8 +18,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from kpcache.core.config import LimitSettings
 from kpcache.core.config_access import AccessSettings
+from kpcache.core.settings import LimitSettings
 from kpcache.errors import ThrottlingException
 from tests.system.harness import PATIENCE_S, Daemon, pools, running
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import trio
 
 from kpcache import Client
-from kpcache.core.config import Defaults, load
+from kpcache.core.config import load
+from kpcache.core.settings import Defaults
 from kpcache.core.specs import MAKEABLE
 from kpcache.daemon.aws_unlock import unlock_of
 from kpcache.daemon.ledger_start import open_ledger

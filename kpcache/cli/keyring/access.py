@@ -19,7 +19,7 @@ from kpcache.client.connection import Connection, ConnectionLostError
 from kpcache.errors import AccessDeniedException, ConfigError, DaemonUnreachableError, from_wire
 
 if TYPE_CHECKING:
-    from kpcache.core.config import Config
+    from kpcache.core.settings import Config
 
 _TIMEOUT_S = 30.0
 # Those that clients have too go by KMS's bare names.

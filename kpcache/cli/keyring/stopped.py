@@ -13,7 +13,7 @@ from typing import Any
 
 from kpcache.cli.keyring.access import keep_unreadable
 from kpcache.cli.output import TryAgainError
-from kpcache.core.config import Config
+from kpcache.core.settings import Config
 from kpcache.daemon.admin_changes import CHANGES, Outcome, Setting
 from kpcache.daemon.admin_lists import LISTS
 from kpcache.daemon.aws_unlock import unlock_of
