@@ -213,6 +213,10 @@ async def test_a_long_name_is_cut() -> None:
     assert len(Place(mine()).refusal("Encrypt", {"KeyId": "\x00" * 2048, "Plaintext": b"x"})) < 900
 
 
+def damage(blob: bytes) -> bytes:
+    return blob[:-1] + bytes([blob[-1] ^ 1])
+
+
 @mock_clock
 async def test_of_a_blob_whose_key_he_may_not_use_nothing_is_told() -> None:
     """Neither whether it is sound, nor whether its key is there, in use, or the one that was named."""
@@ -223,7 +227,7 @@ async def test_of_a_blob_whose_key_he_may_not_use_nothing_is_told() -> None:
     off[5:21] = bytes.fromhex(ALIASES["alias/off"].replace("-", ""))
     blobs = [
         place.blob("alias/other"),
-        place.blob("alias/other")[:-1] + b"x",
+        damage(place.blob("alias/other")),
         bytes(off),
         foreign,
         bytes(200),
@@ -233,7 +237,7 @@ async def test_of_a_blob_whose_key_he_may_not_use_nothing_is_told() -> None:
     assert len(messages) == 1
     assert "The ciphertext refers to a customer master key that does not exist" in messages.pop()
     # His own blob, damaged, is one that does not open; and whoever may use every key is told so of any.
-    damaged = place.blob("alias/mine")[:-1] + b"x"
+    damaged = damage(place.blob("alias/mine"))
     assert place.ask("Decrypt", {"CiphertextBlob": damaged}) == "InvalidCiphertextException"
     assert Place(Rule()).ask("Decrypt", {"CiphertextBlob": foreign}) == "InvalidCiphertextException"
 
